@@ -1,0 +1,240 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// server is one contender, running.
+type server struct {
+	name       string
+	directory  string
+	roots      *x509.CertPool // of its own HTTPS certificate
+	processes  []*process     // the first is the server itself, the last to be stopped is the first
+	metrics    string         // URL, "" for none
+	maxClients int            // 0 for no limit
+	dataBytes  func() int64   // size of its database now; nil where it has none on disk
+
+	next    int // job
+	callers []*caller
+}
+
+const (
+	chancerySQLite   = "chanceryd, SQLite"
+	chanceryPostgres = "chanceryd, PostgreSQL"
+	chanceryMillion  = "chanceryd, SQLite, filled"
+	pebbleName       = "Pebble"
+	stepName         = "step-ca"
+	floorName        = "floor"
+)
+
+// startTime bounds how long a server may take until it answers.
+const startTime = 60 * time.Second
+
+func (s *server) pid() int { return s.processes[0].pid() }
+
+func (s *server) cpu() time.Duration {
+	var pids []int
+	for _, p := range s.processes {
+		pids = append(pids, p.pid())
+	}
+	return cpuTime(pids...)
+}
+
+func (s *server) stop() error {
+	for _, c := range s.callers {
+		c.wire.close()
+	}
+	var errs []error
+	for _, p := range s.processes {
+		sig := syscall.SIGTERM
+		if filepath.Base(p.cmd.Path) == "postgres" {
+			sig = syscall.SIGINT // fast shutdown: don't wait for clients
+		}
+		errs = append(errs, p.stop(sig))
+	}
+	return errors.Join(errs...)
+}
+
+// lab is what all servers share.
+type lab struct {
+	root      string // of the repository
+	dir       string // scratch, on a disk
+	answers   *answers
+	authority *authority
+	chanceryd string // the binary
+	peers     string // folder with the peers' binaries
+}
+
+// mkdir makes a scratch folder for one server.
+func (l *lab) mkdir(name string) (string, error) {
+	dir := filepath.Join(l.dir, name)
+	return dir, os.MkdirAll(dir, 0o700)
+}
+
+// start starts a contender by name.
+func (l *lab) start(ctx context.Context, name string) (*server, error) {
+	ctx, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	var srv *server
+	var err error
+	switch name {
+	case chancerySQLite:
+		srv, err = l.startChanceryd(ctx, "sqlite", "")
+	case chanceryMillion:
+		srv, err = l.startChanceryd(ctx, "filled", "")
+	case chanceryPostgres:
+		srv, err = l.startWithPostgres(ctx)
+	case pebbleName:
+		srv, err = l.startPebble(ctx)
+	case stepName:
+		srv, err = l.startStep(ctx)
+	case floorName:
+		srv, err = l.startFloor(ctx)
+	default:
+		err = errors.New("no such server")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	srv.name = name
+	return srv, nil
+}
+
+// buildChanceryd builds the server under test.
+func (l *lab) buildChanceryd() error {
+	l.chanceryd = filepath.Join(l.root, "bench", "bin", "chanceryd")
+	return goBuild(l.root, l.chanceryd, nil, "./cmd/chanceryd")
+}
+
+// buildPeers builds Pebble and step-ca, cold in about two minutes of CPU.
+// Without cgo, so that no C compiler is needed.
+func (l *lab) buildPeers() error {
+	l.peers = filepath.Join(l.root, "bench", "bin")
+	return goBuild(filepath.Join(l.root, "bench", "peers"), l.peers+"/", []string{"CGO_ENABLED=0"},
+		"github.com/letsencrypt/pebble/v2/cmd/pebble", "github.com/smallstep/certificates/cmd/step-ca")
+}
+
+func goBuild(dir, out string, env []string, packages ...string) error {
+	cmd := exec.Command("go", append([]string{"build", "-o", out}, packages...)...)
+	cmd.Dir = dir
+	cmd.Env = append(append(os.Environ(), "GOWORK=off"), env...)
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("building %s: %w\n%s", strings.Join(packages, " "), err, text)
+	}
+	return nil
+}
+
+// startChanceryd starts the demo, which is the very server, and reads the
+// line it prints when it is ready. Its database is empty unless the folder
+// holds one already.
+func (l *lab) startChanceryd(ctx context.Context, folder, dsn string) (*server, error) {
+	dir, err := l.mkdir(folder)
+	if err != nil {
+		return nil, err
+	}
+	port, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	args := []string{"demo", "--json", "--listen", "127.0.0.1:" + strconv.Itoa(port), "--dir", dir,
+		"--http-port", strconv.Itoa(l.answers.httpPort), "--tls-port", "1",
+		"--resolver", l.answers.dns, "--allow", "127.0.0.0/8"}
+	if dsn != "" {
+		args = append(args, "--database", dsn)
+	}
+	out, in, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(l.chanceryd, args...)
+	cmd.Stdout = in
+	p, err := start(cmd, filepath.Join(l.dir, folder+".log"))
+	_ = in.Close() // the child has its own
+	if err != nil {
+		_ = out.Close()
+		return nil, err
+	}
+	var line struct {
+		Directories map[string]string
+		Root        string
+		Metrics     string
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		_ = out.SetReadDeadline(deadline)
+	}
+	text, err := bufio.NewReader(out).ReadBytes('\n')
+	if err == nil {
+		err = json.Unmarshal(text, &line)
+	}
+	if err != nil {
+		_ = p.stop(syscall.SIGKILL)
+		return nil, fmt.Errorf("no ready line: %w; it printed %q\n%s", err, text, tail(p.log))
+	}
+	roots, err := readRoots(line.Root)
+	if err != nil {
+		_ = p.stop(syscall.SIGTERM)
+		return nil, err
+	}
+	srv := &server{directory: line.Directories["servers"], roots: roots, processes: []*process{p}, metrics: line.Metrics}
+	if dsn == "" {
+		srv.dataBytes = func() int64 { return databaseBytes(dir) }
+	}
+	return srv, nil
+}
+
+// databaseBytes is the size of the SQLite database below a demo's folder, its
+// write-ahead log apart: that is as long as the last busy moment made it.
+func databaseBytes(dir string) int64 {
+	if file := databaseFile(dir); file != "" {
+		if info, err := os.Stat(file); err == nil {
+			return info.Size()
+		}
+	}
+	return 0
+}
+
+// databaseFile finds the file by what every SQLite database starts with.
+func databaseFile(dir string) string {
+	found := ""
+	_ = filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return nil
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return nil
+		}
+		defer f.Close()
+		var magic [16]byte
+		if _, err := f.Read(magic[:]); err == nil && string(magic[:]) == "SQLite format 3\x00" {
+			found = path
+			return filepath.SkipAll
+		}
+		return nil
+	})
+	return found
+}
+
+func readRoots(file string) (*x509.CertPool, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("%s holds no certificate", file)
+	}
+	return pool, nil
+}

@@ -1,0 +1,95 @@
+package chancery_test
+
+import (
+	"bytes"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Every package says what it is for.
+func TestEveryPackageHasAComment(t *testing.T) {
+	for _, dir := range []string{".", "mtls"} {
+		for _, p := range packages(t, dir, "./...") {
+			if len(p.GoFiles) > 0 && len(p.Doc) < 20 {
+				t.Errorf("%s has no package comment", p.ImportPath)
+			}
+		}
+	}
+}
+
+// No package is called after nothing, no file does things behind the
+// reader's back, no file grows too long (CONTRIBUTING.md).
+func TestHouseRules(t *testing.T) {
+	walkGo(t, func(path string, text []byte) {
+		for _, name := range []string{"util", "utils", "common", "helpers", "misc"} {
+			if filepath.Base(filepath.Dir(path)) == name {
+				t.Errorf("%s: a package named %s says nothing", path, name)
+			}
+		}
+		if bytes.Contains(text, []byte("\nfunc init()")) {
+			t.Errorf("%s has an init function", path)
+		}
+		if n := bytes.Count(text, []byte("\n")); n > 550 && !strings.HasSuffix(path, "_test.go") {
+			t.Errorf("%s has %d lines; the house rule is about 500", path, n)
+		}
+	})
+}
+
+// Links between documents lead somewhere.
+func TestLinksResolve(t *testing.T) {
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && (d.Name() == ".git" || d.Name() == "node_modules") {
+			return filepath.SkipDir
+		}
+		if !strings.HasSuffix(path, ".md") {
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for _, part := range strings.Split(string(text), "](")[1:] {
+			link, _, _ := strings.Cut(part, ")")
+			link, _, _ = strings.Cut(link, "#")
+			if link == "" || strings.Contains(link, ":") {
+				continue
+			}
+			if _, err := os.Stat(filepath.Join(filepath.Dir(path), link)); err != nil {
+				t.Errorf("%s links to %s, which isn't there", path, link)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func walkGo(t *testing.T, visit func(path string, text []byte)) {
+	t.Helper()
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && (d.Name() == ".git" || d.Name() == "node_modules" || d.Name() == "bin") {
+			return filepath.SkipDir
+		}
+		if strings.HasSuffix(path, ".go") {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			visit(path, text)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}

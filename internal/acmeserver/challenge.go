@@ -1,0 +1,70 @@
+package acmeserver
+
+import (
+	"context"
+
+	"github.com/chancery-pki/chancery/internal/protocol"
+)
+
+// challengeObject is RFC 8555 section 8. Every challenge has a token, also
+// those that need none: clients were seen to fail on one without.
+type challengeObject struct {
+	Type      protocol.ChallengeType   `json:"type"`
+	URL       string                   `json:"url"`
+	Status    protocol.ChallengeStatus `json:"status"`
+	Validated string                   `json:"validated,omitempty"`
+	Error     *problemObject           `json:"error,omitempty"`
+	Token     string                   `json:"token"`
+
+	// Of dns-persist-01 (draft-ietf-acme-dns-persist section 4).
+	IssuerDomainNames []string `json:"issuer-domain-names,omitempty"`
+	AccountURI        string   `json:"accounturi,omitempty"`
+}
+
+func (d *directory) challengeObject(z protocol.Authorization, t protocol.ChallengeType) challengeObject {
+	object := challengeObject{Type: t, URL: d.challengeURL(z.ID, t), Status: protocol.ChallengeState(z, t), Token: z.Token}
+	if z.Attempt.Type == t {
+		object.Validated = timestamp(z.Attempt.ValidatedAt)
+		// Also while it is still being tried (section 8.2).
+		if object.Status != protocol.ChallengeValid {
+			object.Error = renderProblem(z.Attempt.Error)
+		}
+	}
+	if t == protocol.DNSPersist01 {
+		object.IssuerDomainNames = d.meta.IssuerNames
+		object.AccountURI = d.accountURL(z.Account)
+	}
+	return object
+}
+
+// challenge shows a challenge, for an empty payload, or begins its validation
+// (section 7.5.1). The authority may hold the answer back until the outcome
+// is there; if it isn't final, the answer says when to look again.
+func challenge(ctx context.Context, q *request) (response, error) {
+	id, err := protocol.ParseID[protocol.AuthorizationID](q.id)
+	if err != nil {
+		return response{}, noSuch("challenge")
+	}
+	t := protocol.ChallengeType(q.sub)
+	var z protocol.Authorization
+	if q.jws.IsPostAsGet() {
+		z, err = q.Authority.Authorization(ctx, q.who(), id)
+	} else {
+		z, err = q.Authority.Respond(ctx, q.who(), id, t, q.jws.Payload)
+	}
+	if err != nil {
+		return response{}, err
+	}
+	if !offered(z, t) {
+		return response{}, noSuch("challenge")
+	}
+	object := q.dir.challengeObject(z, t)
+	answer := response{body: object, links: []string{link(q.dir.authorizationURL(id), "up")}}
+	switch {
+	case object.Status == protocol.ChallengeProcessing:
+		answer.retryAfter = untilNextTry(z)
+	case object.Status == protocol.ChallengePending && !q.jws.IsPostAsGet():
+		answer.retryAfter = leastRetry
+	}
+	return answer, nil
+}

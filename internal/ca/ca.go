@@ -1,0 +1,257 @@
+package ca
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/chancery-pki/chancery/internal/audit"
+	"github.com/chancery-pki/chancery/internal/issuer"
+	"github.com/chancery-pki/chancery/internal/policy"
+	"github.com/chancery-pki/chancery/internal/protocol"
+	"github.com/chancery-pki/chancery/internal/store"
+)
+
+// Validator looks whether a challenge is met and reports what it saw; it
+// changes nothing. A no is a *protocol.ValidationError. It must end soon
+// after ctx does.
+type Validator interface {
+	Validate(ctx context.Context, v protocol.Validation) (protocol.Evidence, error)
+}
+
+// CAAChecker asks whether the owner of a name lets this CA issue for it to
+// this account by this method (RFC 8659, RFC 8657).
+type CAAChecker interface {
+	Check(ctx context.Context, id protocol.Identifier, wildcard bool, accountURL string, method protocol.ChallengeType) error
+}
+
+// Issuer signs for one name in the configuration: a local one, or later a CA
+// that others run.
+type Issuer interface {
+	// Prepare builds and checks the to-be-signed certificate; nothing is signed.
+	Prepare(ctx context.Context, r issuer.Request) (*issuer.Prepared, error)
+	// Resume makes a token of the bytes of an earlier Prepare, after a crash.
+	Resume(tbs []byte) (*issuer.Prepared, error)
+	// Issue signs once, waiting for the key's queue until ctx ends.
+	Issue(ctx context.Context, p *issuer.Prepared) ([]byte, error)
+	// Chain returns the certificates above a leaf signed by the issuing
+	// certificate with that key ID, without the root: alternate 0 is the
+	// default, and count says how many there are.
+	Chain(keyID string, alternate int) (chain [][]byte, count int, err error)
+}
+
+// Limits are a directory's rate limits; a zero Limit means none.
+type Limits struct {
+	AccountsPerAddress  store.Limit
+	OrdersPerAccount    store.Limit
+	OrdersPerAddress    store.Limit
+	CertificatesPerName store.Limit
+	FailuresPerAccount  store.Limit // failed validations
+}
+
+// Directory is one ACME endpoint as the authority runs it.
+type Directory struct {
+	Policy     policy.Directory
+	Validators map[protocol.ChallengeType]Validator
+	CAA        CAAChecker // nil: CAA records are not looked at
+	Limits     Limits
+	Lifetimes  Lifetimes
+	// AccountURL makes an account's URL from its ID, which some proofs
+	// are bound to; the edge knows how.
+	AccountURL func(protocol.AccountID) string
+}
+
+// Lifetimes say how long things are kept waiting or good; zero values stand
+// for the defaults of [Lifetimes.withDefaults].
+type Lifetimes struct {
+	Order         time.Duration // to be finalized in; 24 hours
+	Pending       time.Duration // an authorization to be proven in; 24 hours
+	Authorization time.Duration // a proof stays good for other orders; 1 hour
+	IdleAccount   time.Duration // an account without certificates is kept; 7 days
+}
+
+func (l Lifetimes) withDefaults() Lifetimes {
+	const day = 24 * time.Hour
+	l.Order = cmp.Or(l.Order, day)
+	l.Pending = cmp.Or(l.Pending, day)
+	l.Authorization = cmp.Or(l.Authorization, time.Hour)
+	l.IdleAccount = cmp.Or(l.IdleAccount, 7*day)
+	return l
+}
+
+// Options configure an Authority.
+type Options struct {
+	DB          *store.DB
+	Directories map[string]*Directory // by name
+	Issuers     map[string]Issuer     // by name
+	Replica     string                // names this process in leases; random if ""
+	Keep        Keep
+	Logger      *slog.Logger     // nil: silent
+	Clock       func() time.Time // nil: time.Now
+	Hold        time.Duration    // how long a POST may wait for a job; one second
+	RetryDelays []time.Duration  // between validation tries (RFC 8555 section 8.2); 1 s, 3 s
+	Observe     Observer         // nil: none
+}
+
+// Keep says how long what has ended stays in the database.
+type Keep struct {
+	Orders       time.Duration // after their end; 24 hours
+	Certificates time.Duration // after their notAfter; 24 hours
+	Audit        time.Duration // 400 days
+}
+
+func (k Keep) withDefaults() Keep {
+	const day = 24 * time.Hour
+	k.Orders = cmp.Or(k.Orders, day)
+	k.Certificates = cmp.Or(k.Certificates, day)
+	k.Audit = cmp.Or(k.Audit, 400*day)
+	return k
+}
+
+// Observer is told what happens, for metrics. Methods must not block.
+type Observer interface {
+	Validated(directory string, t protocol.ChallengeType, took time.Duration, err error)
+	Issued(directory, profile string, took time.Duration, err error)
+	Swept(what string, rows int)
+}
+
+// Authority decides. Its methods are safe for concurrent use.
+type Authority struct {
+	db          *store.DB
+	rules       atomic.Pointer[rules] // replaced as a whole by Reload
+	replica     string
+	keep        Keep
+	log         *slog.Logger
+	clock       func() time.Time
+	hold        time.Duration
+	observe     Observer
+	validations *validations // running validation jobs
+	issuances   *jobs        // running issuance jobs
+}
+
+// New makes an authority. It starts nothing: [Authority.Run] does the jobs.
+func New(o Options) *Authority {
+	a := &Authority{
+		db: o.DB, replica: o.Replica, keep: o.Keep.withDefaults(), log: o.Logger,
+		clock: o.Clock, hold: o.Hold, observe: o.Observe,
+	}
+	if a.replica == "" {
+		a.replica = rand.Text()
+	}
+	if a.log == nil {
+		a.log = slog.New(slog.DiscardHandler)
+	}
+	if a.clock == nil {
+		a.clock = time.Now
+	}
+	if a.hold <= 0 {
+		a.hold = time.Second
+	}
+	if a.observe == nil {
+		a.observe = silent{}
+	}
+	a.Reload(o.Directories, o.Issuers)
+	a.validations = newValidations(o.RetryDelays)
+	a.issuances = newJobs(maxIssuances)
+	return a
+}
+
+// rules are what the configuration says; requests under way keep the ones
+// they began with.
+type rules struct {
+	directories map[string]*Directory
+	issuers     map[string]Issuer
+}
+
+// Reload replaces the directories and issuers, all at once. The maps must not
+// change afterwards.
+func (a *Authority) Reload(directories map[string]*Directory, issuers map[string]Issuer) {
+	for _, d := range directories {
+		d.Lifetimes = d.Lifetimes.withDefaults()
+	}
+	a.rules.Store(&rules{directories, issuers})
+}
+
+type silent struct{}
+
+func (silent) Validated(string, protocol.ChallengeType, time.Duration, error) {}
+func (silent) Issued(string, string, time.Duration, error)                    {}
+func (silent) Swept(string, int)                                              {}
+
+// Requester is an ACME client that has been authenticated: its account, which
+// is valid, in one directory, and the address it came from.
+type Requester struct {
+	Directory string
+	Account   protocol.Account
+	Peer      netip.AddrPort
+}
+
+func (r Requester) actor() string { return "account:" + string(r.Account.ID) }
+
+func (r Requester) peer() string { return addressOf(r.Peer) }
+
+func addressOf(p netip.AddrPort) string {
+	if !p.IsValid() {
+		return ""
+	}
+	return p.Addr().Unmap().String()
+}
+
+// issuer finds an issuer by name. A certificate or a profile named it, so not
+// finding it is the configuration's fault.
+func (a *Authority) issuer(name string) (Issuer, error) {
+	if i, ok := a.rules.Load().issuers[name]; ok {
+		return i, nil
+	}
+	return nil, fmt.Errorf("the configuration has no issuer %q any more", name)
+}
+
+// errNoSuch is the one answer for what does not exist and for what is
+// somebody else's, so that a stranger can't tell them apart.
+func errNoSuch(noun string) *protocol.Problem {
+	return protocol.NewProblem(protocol.Malformed, "there is no such %s", noun).WithStatus(404)
+}
+
+// directory finds a directory by name.
+func (a *Authority) directory(name string) (*Directory, error) {
+	if d, ok := a.rules.Load().directories[name]; ok {
+		return d, nil
+	}
+	return nil, errNoSuch("directory")
+}
+
+// Directory returns a directory by name, for the edge to describe it.
+func (a *Authority) Directory(name string) (*Directory, bool) {
+	d, ok := a.rules.Load().directories[name]
+	return d, ok
+}
+
+// DirectoryNames returns the names of all directories, sorted.
+func (a *Authority) DirectoryNames() []string {
+	return slices.Sorted(maps.Keys(a.rules.Load().directories))
+}
+
+// entry begins an audit entry for something an account did.
+func (a *Authority) entry(who Requester, action, object string) audit.Entry {
+	return audit.Entry{
+		At: a.clock(), Action: action, Actor: who.actor(), Peer: who.peer(),
+		Directory: who.Directory, Object: object,
+	}
+}
+
+// deny records a refusal that nothing else in the database shows, and returns
+// the problem. Failing to record is the server's trouble and wins.
+func (a *Authority) deny(ctx context.Context, e audit.Entry, p *protocol.Problem) error {
+	e.Denied = p.Error()
+	if err := a.db.Update(ctx, func(tx *store.Tx) error { return tx.Audit(e) }); err != nil {
+		return err
+	}
+	return p
+}

@@ -1,0 +1,410 @@
+package ca
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/chancery-pki/chancery/internal/audit"
+	"github.com/chancery-pki/chancery/internal/cert"
+	"github.com/chancery-pki/chancery/internal/issuer"
+	"github.com/chancery-pki/chancery/internal/jws"
+	"github.com/chancery-pki/chancery/internal/policy"
+	"github.com/chancery-pki/chancery/internal/protocol"
+	"github.com/chancery-pki/chancery/internal/store"
+)
+
+// Bounds on issuance.
+const (
+	maxIssuances  = 4096            // orders being signed by this process
+	planLease     = 2 * time.Minute // after which another replica may take a plan over; held while we work on it
+	maxPlanAge    = 5 * time.Minute // a plan never signed gets fresh dates after this (DESIGN section 4)
+	signatureTime = 30 * time.Minute
+)
+
+// Finalize asks for the certificate of a ready order (RFC 8555 section 7.4):
+// it is planned and recorded, checked once more, signed, recorded, and only
+// then shown. Exactly one of any number of calls gets past the plan; the
+// others are told orderNotReady. It waits a bounded moment for the signature,
+// so that a free key's certificate is in this very answer.
+func (a *Authority) Finalize(ctx context.Context, who Requester, id protocol.OrderID, csrDER []byte) (OrderView, error) {
+	d, err := a.directory(who.Directory)
+	if err != nil {
+		return OrderView{}, err
+	}
+	o, authorizations, err := a.db.OrderWithAuthorizations(ctx, id)
+	if err := owned(err, o.Account, who, "order"); err != nil {
+		return OrderView{}, err
+	}
+	if err := ready(protocol.OrderState(o, authorizations, a.clock())); err != nil {
+		return OrderView{}, err
+	}
+	csr, err := a.checkCSR(ctx, who, o, csrDER)
+	if err != nil {
+		return OrderView{}, err
+	}
+	if o.Profile, err = a.profileOf(ctx, who, d, o, csr, authorizations); err != nil {
+		return OrderView{}, err
+	}
+	c, prepared, err := a.prepare(ctx, d, o, csr)
+	if err != nil {
+		return OrderView{}, err
+	}
+	if err := a.plan(ctx, who, c); err != nil {
+		return OrderView{}, err
+	}
+	w := work{Directory: d, certificate: c, prepared: prepared, csr: csr, who: who}
+	if j, ok := a.startIssuance(ctx, w); ok {
+		j.wait(ctx, a.hold)
+	}
+	return a.Order(context.WithoutCancel(ctx), who, id)
+}
+
+func ready(state protocol.OrderStatus) error {
+	switch state {
+	case protocol.OrderReady:
+		return nil
+	case protocol.OrderPending:
+		return protocol.NewProblem(protocol.OrderNotReady, "the order is pending: complete a challenge of each of its authorizations first")
+	case protocol.OrderInvalid:
+		return protocol.NewProblem(protocol.OrderNotReady, "the order is invalid; make a new one")
+	}
+	return protocol.NewProblem(protocol.OrderNotReady, "the order is %s: it was finalized already; fetch the order to see its certificate", state)
+}
+
+// checkCSR takes from the CSR what counts, its key and its names (and the
+// usage it asks for), and refuses what does not fit the order.
+func (a *Authority) checkCSR(ctx context.Context, who Requester, o protocol.Order, der []byte) (*issuer.CSR, error) {
+	csr, err := issuer.ParseCSR(der)
+	if err != nil {
+		return nil, err
+	}
+	if err := csr.Match(o.Identifiers); err != nil {
+		return nil, err
+	}
+	// RFC 8555 section 11.1: an account key must not be certified.
+	if key, err := jws.KeyFromPublic(csr.PublicKey); err == nil {
+		_, err := a.db.AccountByKey(ctx, who.Directory, key.Thumbprint)
+		switch {
+		case err == nil:
+			return nil, protocol.NewProblem(protocol.BadCSR, "the CSR's key is an account key; make a key of its own for the certificate (RFC 8555 section 11.1)")
+		case !errors.Is(err, store.ErrNotFound):
+			return nil, err
+		}
+	}
+	blocked, err := a.db.KeyBlocked(ctx, csr.KeyHash)
+	if err != nil {
+		return nil, err
+	}
+	if blocked {
+		return nil, protocol.NewProblem(protocol.BadCSR, "the CSR's key was reported as compromised; make a new key")
+	}
+	return csr, nil
+}
+
+// profileOf settles the order's profile, now that the CSR may tell the usage,
+// and checks that every proof counts for it (DESIGN section 5).
+func (a *Authority) profileOf(ctx context.Context, who Requester, d *Directory, o protocol.Order, csr *issuer.CSR, authorizations []protocol.Authorization) (string, error) {
+	eab, err := a.eabKey(ctx, who)
+	if err != nil {
+		return "", err
+	}
+	var usage *cert.Usage
+	if csr.Usage != "" {
+		usage = &csr.Usage
+	}
+	p, err := d.Policy.PickProfile(o.Profile, usage, eab)
+	if err != nil {
+		return "", err
+	}
+	return p.Name, policy.CheckProofs(p, authorizations)
+}
+
+// prepare has the issuer build and check the certificate.
+func (a *Authority) prepare(ctx context.Context, d *Directory, o protocol.Order, csr *issuer.CSR) (cert.Certificate, *issuer.Prepared, error) {
+	i := slices.IndexFunc(d.Policy.Profiles, func(p cert.Profile) bool { return p.Name == o.Profile })
+	if i < 0 {
+		return cert.Certificate{}, nil, protocol.NewProblem(protocol.InvalidProfile, "profile %q is not offered any more", o.Profile)
+	}
+	p := d.Policy.Profiles[i]
+	signer, err := a.issuer(p.Issuer)
+	if err != nil {
+		return cert.Certificate{}, nil, err
+	}
+	now := a.clock()
+	prepared, err := signer.Prepare(ctx, issuer.Request{
+		Profile: p, Names: o.Identifiers, PublicKey: csr.PublicKey, NotBefore: o.NotBefore, NotAfter: o.NotAfter, Now: now,
+	})
+	if err != nil {
+		return cert.Certificate{}, nil, err
+	}
+	return cert.Certificate{
+		Serial: prepared.Serial, State: cert.Planned, Order: o.ID, Account: o.Account, Directory: o.Directory,
+		Profile: p.Name, Issuer: p.Issuer, IssuerKeyID: prepared.IssuerKeyID, Names: o.Identifiers, DER: prepared.TBS,
+		KeyHash: prepared.KeyHash, NotBefore: prepared.NotBefore, NotAfter: prepared.NotAfter, PlannedAt: now,
+	}, prepared, nil
+}
+
+// plan makes durable what is about to be signed. The compare-and-swap on the
+// order lets one caller through, however many ask at once.
+func (a *Authority) plan(ctx context.Context, who Requester, c cert.Certificate) error {
+	return a.db.Update(ctx, func(tx *store.Tx) error {
+		ok, err := tx.PlanOrder(c.Order, c.Serial, c.Profile)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return ready(protocol.OrderProcessing)
+		}
+		return tx.InsertCertificate(c, a.clock().Add(planLease))
+	})
+}
+
+// work is one planned certificate on its way to the key.
+type work struct {
+	*Directory
+	certificate cert.Certificate
+	prepared    *issuer.Prepared
+	csr         *issuer.CSR // nil after a restart: its bytes may have been signed before
+	who         Requester   // the zero value after a restart
+}
+
+func (a *Authority) startIssuance(ctx context.Context, w work) (*job, bool) {
+	return a.issuances.start(ctx, string(w.certificate.Order), func(ctx context.Context) { a.issue(ctx, w) })
+}
+
+// issue takes a planned certificate to its end: signed and recorded, or the
+// order made invalid because something was withdrawn. Where the trouble is
+// the server's own, the plan stays and the sweep tries again.
+func (a *Authority) issue(ctx context.Context, w work) {
+	ctx, cancel := context.WithTimeout(ctx, signatureTime)
+	defer cancel()
+	begun := a.clock()
+	release := a.holdPlan(ctx, w.certificate.Serial)
+	err := a.sign(ctx, &w)
+	release()
+	a.observe.Issued(w.certificate.Directory, w.certificate.Profile, a.clock().Sub(begun), err)
+	if err == nil {
+		return
+	}
+	problem, ok := errors.AsType[*protocol.Problem](err)
+	if !ok {
+		a.log.Error("certificate not issued; it will be tried again", "order", w.certificate.Order, "serial", w.certificate.Serial, "error", err)
+		return
+	}
+	if err := a.refuse(ctx, w, problem); err != nil {
+		a.log.Error("refusal not recorded", "order", w.certificate.Order, "error", err)
+	}
+}
+
+// holdPlan keeps the plan ours while its signature waits for a slow key.
+func (a *Authority) holdPlan(ctx context.Context, serial cert.Serial) (release func()) {
+	var timer *time.Timer
+	timer = time.AfterFunc(planLease/2, func() {
+		err := a.db.Update(ctx, func(tx *store.Tx) error {
+			_, err := tx.HoldPlan(serial, tx.Now().Add(planLease))
+			return err
+		})
+		if err != nil {
+			a.log.Warn("plan not held", "serial", serial, "error", err)
+		}
+		timer.Reset(planLease / 2)
+	})
+	return func() { timer.Stop() }
+}
+
+// refuse makes the order invalid and forgets the plan: nothing was signed, or
+// what was signed was seen by nobody.
+func (a *Authority) refuse(ctx context.Context, w work, p *protocol.Problem) error {
+	c := w.certificate
+	return a.db.Update(ctx, func(tx *store.Tx) error {
+		if ok, err := tx.FailOrder(c.Order, p); err != nil || !ok {
+			return err
+		}
+		if _, err := tx.DropPlan(c.Serial); err != nil {
+			return err
+		}
+		return tx.Audit(audit.Entry{
+			At: tx.Now(), Action: "certificate.issue", Actor: "account:" + string(c.Account), Peer: w.who.peer(),
+			Directory: c.Directory, Object: string(c.Serial), Denied: p.Error(), Detail: map[string]any{"order": string(c.Order)},
+		})
+	})
+}
+
+// sign rechecks, signs and records.
+func (a *Authority) sign(ctx context.Context, w *work) error {
+	if err := a.freshen(ctx, w); err != nil {
+		return err
+	}
+	if err := a.stillStands(ctx, w.Directory, w.certificate); err != nil {
+		return err
+	}
+	signer, err := a.issuer(w.certificate.Issuer)
+	if err != nil {
+		return err
+	}
+	der, err := signer.Issue(ctx, w.prepared)
+	if err != nil {
+		return fmt.Errorf("signing: %w", err)
+	}
+	return a.record(ctx, w, der)
+}
+
+// freshen gives a plan that waited long, and was surely never signed, fresh
+// dates and a fresh serial.
+func (a *Authority) freshen(ctx context.Context, w *work) error {
+	if w.csr == nil || a.clock().Sub(w.certificate.PlannedAt) < maxPlanAge {
+		return nil
+	}
+	o, err := a.db.Order(ctx, w.certificate.Order)
+	if err != nil {
+		return err
+	}
+	c, prepared, err := a.prepare(ctx, w.Directory, o, w.csr)
+	if err != nil {
+		return err
+	}
+	err = a.db.Update(ctx, func(tx *store.Tx) error {
+		ok, err := tx.ReplanCertificate(w.certificate.Serial, c, a.clock().Add(planLease))
+		if err == nil && !ok {
+			err = errors.New("the plan was taken over by another replica")
+		}
+		return err
+	})
+	if err == nil {
+		w.certificate, w.prepared = c, prepared
+	}
+	return err
+}
+
+// stillStands looks, immediately before the key is used, whether everything
+// the certificate rests on is still so, and asks CAA again (RFC 8659 section
+// 3 lets records change at any time).
+func (a *Authority) stillStands(ctx context.Context, d *Directory, c cert.Certificate) error {
+	standing, err := a.db.StillStands(ctx, c.Order, a.clock())
+	if err != nil {
+		return err
+	}
+	if !standing.OK() {
+		return protocol.NewProblem(protocol.Unauthorized,
+			"the account, its external account key or an authorization was withdrawn or ended while the certificate was being issued")
+	}
+	if d.CAA == nil {
+		return nil
+	}
+	_, authorizations, err := a.db.OrderWithAuthorizations(ctx, c.Order)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, validationTime)
+	defer cancel()
+	for _, z := range authorizations {
+		if err := d.CAA.Check(ctx, z.Identifier, z.Wildcard, d.AccountURL(z.Account), z.Attempt.Type); err != nil {
+			return protocol.AsProblem(err).For(z.Identifier)
+		}
+	}
+	return nil
+}
+
+// record makes the certificate durable, and with it that the order is valid:
+// from here on it may be seen.
+func (a *Authority) record(ctx context.Context, w *work, der []byte) error {
+	c := w.certificate
+	return a.db.Update(ctx, func(tx *store.Tx) error {
+		ok, err := tx.IssueCertificate(c.Serial, der)
+		if err != nil || !ok {
+			return err // another replica was quicker with the same bytes
+		}
+		if ok, err := tx.CompleteOrder(c.Order); err != nil || !ok {
+			return cmpErr(err, errors.New("the order isn't processing any more"))
+		}
+		now := tx.Now()
+		keep := now.Add(w.Lifetimes.IdleAccount)
+		if c.NotAfter.After(keep) {
+			keep = c.NotAfter
+		}
+		if err := tx.KeepAccount(c.Account, keep); err != nil {
+			return err
+		}
+		o, err := tx.Order(ctx, c.Order)
+		if err != nil {
+			return err
+		}
+		if o.Replaces != "" {
+			if _, err := tx.ReplaceCertificate(cert.Serial(o.Replaces), c.Order); err != nil {
+				return err
+			}
+		}
+		return tx.Audit(audit.Entry{
+			At: now, Action: "certificate.issue", Actor: "account:" + string(c.Account), Peer: w.who.peer(), Directory: c.Directory,
+			Object: string(c.Serial), Detail: map[string]any{
+				"order": string(c.Order), "names": namesOf(c.Names), "profile": c.Profile, "until": c.NotAfter.Unix(), "key": c.KeyHash,
+			},
+		})
+	})
+}
+
+func cmpErr(err, otherwise error) error {
+	if err != nil {
+		return err
+	}
+	return otherwise
+}
+
+// resumeIssuance goes on with a plan that a stopped process left: the same
+// bytes are signed, so that one serial means one certificate.
+func (a *Authority) resumeIssuance(ctx context.Context, c cert.Certificate) error {
+	d, err := a.directory(c.Directory)
+	if err != nil {
+		return fmt.Errorf("order %s: directory %q isn't there any more", c.Order, c.Directory)
+	}
+	signer, err := a.issuer(c.Issuer)
+	if err != nil {
+		return err
+	}
+	w := work{Directory: d, certificate: c}
+	if !a.clock().Before(c.NotAfter) {
+		return a.refuse(ctx, w, protocol.NewProblem(protocol.ServerInternal, "the certificate could not be issued before its planned end; make a new order"))
+	}
+	if w.prepared, err = signer.Resume(c.DER); err != nil {
+		return fmt.Errorf("order %s: %w", c.Order, err)
+	}
+	a.startIssuance(ctx, w)
+	return nil
+}
+
+// ChainView is a certificate with what a client needs to use it.
+type ChainView struct {
+	Certificates [][]byte // DER: leaf first, then the issuing certificates, no root
+	Alternates   int      // how many other chains there are (RFC 8555 section 7.4.2)
+}
+
+// Certificate returns the account's own certificate under the chain with
+// that number, 0 being the default.
+func (a *Authority) Certificate(ctx context.Context, who Requester, serial cert.Serial, alternate int) (ChainView, error) {
+	c, err := a.db.Certificate(ctx, serial)
+	if err == nil && c.State != cert.Issued {
+		err = store.ErrNotFound
+	}
+	if err := owned(err, c.Account, who, "certificate"); err != nil {
+		return ChainView{}, err
+	}
+	return a.chain(c, alternate)
+}
+
+func (a *Authority) chain(c cert.Certificate, alternate int) (ChainView, error) {
+	signer, err := a.issuer(c.Issuer)
+	if err != nil {
+		return ChainView{}, err
+	}
+	above, count, err := signer.Chain(c.IssuerKeyID, alternate)
+	if err != nil {
+		return ChainView{}, err
+	}
+	if alternate < 0 || alternate >= count {
+		return ChainView{}, errNoSuch("alternate chain")
+	}
+	return ChainView{Certificates: append([][]byte{c.DER}, above...), Alternates: count - 1}, nil
+}

@@ -1,0 +1,328 @@
+package ca
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/chancery-pki/chancery/internal/cert"
+	"github.com/chancery-pki/chancery/internal/policy"
+	"github.com/chancery-pki/chancery/internal/protocol"
+	"github.com/chancery-pki/chancery/internal/store"
+)
+
+// OrderRequest is a newOrder request (RFC 8555 section 7.4) with identifiers
+// in canonical form, none of them twice.
+type OrderRequest struct {
+	Identifiers []protocol.Identifier
+	Profile     string // "" leaves the choice to the directory
+	Replaces    string // RFC 9773 section 4.1's certificate identifier
+	NotBefore   time.Time
+	NotAfter    time.Time
+}
+
+// OrderView is an order as its client sees it: Status is the derived one.
+type OrderView struct {
+	protocol.Order
+	RetryAfter time.Duration // while processing: when to look again
+}
+
+// NewOrder records an order and the authorizations it needs (RFC 8555
+// section 7.4). Authorizations that the account holds already are used again.
+func (a *Authority) NewOrder(ctx context.Context, who Requester, r OrderRequest) (OrderView, error) {
+	d, err := a.directory(who.Directory)
+	if err != nil {
+		return OrderView{}, err
+	}
+	eab, err := a.eabKey(ctx, who)
+	if err != nil {
+		return OrderView{}, err
+	}
+	if err := d.Policy.Check(r.Identifiers, eab); err != nil {
+		return OrderView{}, err
+	}
+	profiles, err := d.Policy.Candidates(r.Profile, eab)
+	if err != nil {
+		return OrderView{}, err
+	}
+	if err := d.Policy.Provable(profiles, r.Identifiers, eab); err != nil {
+		return OrderView{}, err
+	}
+	now := a.clock()
+	order := protocol.Order{
+		ID: protocol.NewID[protocol.OrderID](now), Account: who.Account.ID, Directory: who.Directory,
+		Status: protocol.OrderPending, Identifiers: r.Identifiers, NotBefore: r.NotBefore, NotAfter: r.NotAfter,
+		CreatedAt: now, ExpiresAt: now.Add(d.Lifetimes.Order),
+	}
+	if len(profiles) == 1 {
+		order.Profile = profiles[0].Name
+	}
+	if err := policy.CheckDates(profiles, order); err != nil {
+		return OrderView{}, err
+	}
+	if r.Replaces != "" {
+		replaced, err := a.replaceable(ctx, who, r)
+		if err != nil {
+			return OrderView{}, err
+		}
+		order.Replaces = string(replaced.Serial)
+	}
+	authorizations, fresh, err := a.authorizationsFor(ctx, who, d, profiles, eab, r.Identifiers)
+	if err != nil {
+		return OrderView{}, err
+	}
+	for _, z := range authorizations {
+		order.Authorizations = append(order.Authorizations, z.ID)
+	}
+	err = a.db.Update(ctx, func(tx *store.Tx) error { return a.insertOrder(ctx, tx, who, d, order, fresh) })
+	if err != nil {
+		return OrderView{}, err
+	}
+	order.Status = protocol.OrderState(order, authorizations, now)
+	return OrderView{Order: order}, nil
+}
+
+func (a *Authority) insertOrder(ctx context.Context, tx *store.Tx, who Requester, d *Directory, o protocol.Order, fresh []protocol.Authorization) error {
+	l := d.Limits
+	if err := take(tx, l.OrdersPerAccount, "orders by this account", "orders", string(o.Account)); err != nil {
+		return err
+	}
+	if err := take(tx, l.OrdersPerAddress, "orders from this address", "orders", o.Directory, network(who.Peer)); err != nil {
+		return err
+	}
+	for _, id := range o.Identifiers {
+		if err := take(tx, l.CertificatesPerName, "certificates for "+id.Value, "names", o.Directory, d.Policy.Names.Allow.Registered(id)); err != nil {
+			return err
+		}
+	}
+	if l.FailuresPerAccount.Count > 0 {
+		wait, err := tx.LimitWait(ctx, failuresKey(o.Account), l.FailuresPerAccount)
+		if err != nil {
+			return err
+		}
+		if wait > 0 {
+			return protocol.NewProblem(protocol.RateLimited, "too many of this account's validations failed; find out why, and try again in %v",
+				wait.Round(time.Second)).After(wait)
+		}
+	}
+	for _, z := range fresh {
+		if err := tx.InsertAuthorization(z); err != nil {
+			return err
+		}
+	}
+	if err := tx.InsertOrder(o); err != nil {
+		return err
+	}
+	e := a.entry(who, "order.create", string(o.ID))
+	e.Detail = map[string]any{"names": namesOf(o.Identifiers)}
+	if o.Replaces != "" {
+		e.Detail["replaces"] = o.Replaces
+	}
+	return tx.Audit(e)
+}
+
+func failuresKey(id protocol.AccountID) string { return "failures/" + string(id) }
+
+// namesOf is how identifiers are written in logs and the audit: bare values,
+// which can't be mistaken for one another.
+func namesOf(ids []protocol.Identifier) []string {
+	names := make([]string, len(ids))
+	for i, id := range ids {
+		names[i] = id.Value
+	}
+	return names
+}
+
+// eabKey returns the key the account is bound to, nil for none, and refuses
+// where that key was withdrawn or has expired.
+func (a *Authority) eabKey(ctx context.Context, who Requester) (*protocol.EABKey, error) {
+	if who.Account.EABKey == "" {
+		return nil, nil
+	}
+	key, err := a.db.EABKey(ctx, who.Account.EABKey)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return nil, err
+	}
+	if err != nil || !key.Usable(a.clock()) {
+		return nil, protocol.NewProblem(protocol.Unauthorized,
+			"the external account key this account is bound to was withdrawn or has expired; ask the operator for another")
+	}
+	return &key, nil
+}
+
+// authorizationsFor returns one authorization per identifier, in their
+// order, and those among them that are new and must be recorded.
+func (a *Authority) authorizationsFor(ctx context.Context, who Requester, d *Directory, profiles []cert.Profile,
+	eab *protocol.EABKey, ids []protocol.Identifier) (all, fresh []protocol.Authorization, err error) {
+	now := a.clock()
+	held, err := a.db.ReusableAuthorizations(ctx, who.Account.ID, ids, now)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, id := range ids {
+		z, ok := reusable(held, id, profiles, now)
+		if !ok {
+			z = a.newAuthorization(who, d, profiles, eab, id, now)
+			fresh = append(fresh, z)
+		}
+		all = append(all, z)
+	}
+	return all, fresh, nil
+}
+
+// reuseMargin is what must be left of a proof's life for a new order to rest
+// on it, so that it doesn't end before the client comes to finalize.
+const reuseMargin = 5 * time.Minute
+
+func reusable(held []protocol.Authorization, id protocol.Identifier, profiles []cert.Profile, now time.Time) (protocol.Authorization, bool) {
+	for _, z := range held {
+		if z.Identifier != id.Base() || z.Wildcard != id.IsWildcard() || z.ExpiresAt.Before(now.Add(reuseMargin)) {
+			continue
+		}
+		if !z.Attempt.Type.Classic() { // a private proof serves one order only (DESIGN section 6)
+			continue
+		}
+		if slices.ContainsFunc(profiles, func(p cert.Profile) bool { return p.Allows(z.Attempt.Type) }) {
+			return z, true
+		}
+	}
+	return protocol.Authorization{}, false
+}
+
+func (a *Authority) newAuthorization(who Requester, d *Directory, profiles []cert.Profile, eab *protocol.EABKey,
+	id protocol.Identifier, now time.Time) protocol.Authorization {
+	z := protocol.Authorization{
+		ID: protocol.NewID[protocol.AuthorizationID](now), Account: who.Account.ID, Directory: who.Directory,
+		Identifier: id.Base(), Wildcard: id.IsWildcard(), Status: protocol.AuthorizationPending,
+		ExpiresAt: now.Add(d.Lifetimes.Pending), Token: newToken(), CreatedAt: now,
+	}
+	if d.Policy.PreApproved(eab, id) {
+		z.Status = protocol.AuthorizationValid
+		z.ExpiresAt = now.Add(d.Lifetimes.Authorization)
+		z.Attempt = protocol.Attempt{Type: protocol.PreApproved, ValidatedAt: now}
+		return z
+	}
+	z.Offered = d.Policy.Offered(profiles, id)
+	return z
+}
+
+// newToken returns 256 random bits in base64url (RFC 8555 section 8.1 asks
+// for 128).
+func newToken() string {
+	var b [32]byte
+	rand.Read(b[:]) // never fails (crypto/rand)
+	return base64.RawURLEncoding.EncodeToString(b[:])
+}
+
+// Order returns the account's own order.
+func (a *Authority) Order(ctx context.Context, who Requester, id protocol.OrderID) (OrderView, error) {
+	o, authorizations, err := a.db.OrderWithAuthorizations(ctx, id)
+	if err := owned(err, o.Account, who, "order"); err != nil {
+		return OrderView{}, err
+	}
+	return a.view(o, authorizations), nil
+}
+
+// owned turns "not there" and "somebody else's" into the same answer.
+func owned(err error, owner protocol.AccountID, who Requester, noun string) error {
+	if errors.Is(err, store.ErrNotFound) || err == nil && owner != who.Account.ID {
+		return errNoSuch(noun)
+	}
+	return err
+}
+
+func (a *Authority) view(o protocol.Order, authorizations []protocol.Authorization) OrderView {
+	v := OrderView{Order: o}
+	v.Status = protocol.OrderState(o, authorizations, a.clock())
+	switch v.Status {
+	case protocol.OrderProcessing:
+		v.RetryAfter = a.issuances.retryAfter(string(o.ID))
+		v.Certificate = ""
+	case protocol.OrderInvalid:
+		v.Certificate = ""
+		if v.Error == nil {
+			v.Error = lostAuthorization(authorizations, a.clock())
+		}
+	}
+	return v
+}
+
+// lostAuthorization explains an order that is invalid because of its
+// authorizations (RFC 8555 section 7.1.6).
+func lostAuthorization(authorizations []protocol.Authorization, now time.Time) *protocol.Problem {
+	var problems []*protocol.Problem
+	for _, z := range authorizations {
+		switch state := protocol.AuthorizationState(z, now); {
+		case state == protocol.AuthorizationValid || state == protocol.AuthorizationPending:
+		case z.Attempt.Error != nil:
+			problems = append(problems, z.Attempt.Error.For(z.Identifier))
+		default:
+			problems = append(problems, protocol.NewProblem(protocol.Unauthorized,
+				"the authorization for %q is %s", z.Identifier.Value, state).For(z.Identifier))
+		}
+	}
+	if p := protocol.Join(protocol.Unauthorized, problems); p != nil {
+		return p
+	}
+	return protocol.NewProblem(protocol.Malformed, "the order was not finalized in time; make a new one")
+}
+
+// Orders returns a page of the account's order IDs, oldest first (RFC 8555
+// section 7.1.2.1): next is the ID to go on after, "" at the end.
+func (a *Authority) Orders(ctx context.Context, who Requester, after protocol.OrderID, limit int) (ids []protocol.OrderID, next protocol.OrderID, err error) {
+	ids, err = a.db.OrdersOf(ctx, who.Account.ID, after, limit+1)
+	if err == nil && len(ids) > limit {
+		ids = ids[:limit]
+		next = ids[limit-1]
+	}
+	return ids, next, err
+}
+
+// PreAuthorize makes an authorization ahead of any order (RFC 8555 section
+// 7.4.1). Wildcards can't be pre-authorized there.
+func (a *Authority) PreAuthorize(ctx context.Context, who Requester, id protocol.Identifier) (protocol.Authorization, error) {
+	var none protocol.Authorization
+	d, err := a.directory(who.Directory)
+	if err != nil {
+		return none, err
+	}
+	if id.IsWildcard() {
+		return none, protocol.NewProblem(protocol.Malformed, "a wildcard can't be pre-authorized; order it instead (RFC 8555 section 7.4.1)")
+	}
+	eab, err := a.eabKey(ctx, who)
+	if err != nil {
+		return none, err
+	}
+	if err := d.Policy.Check([]protocol.Identifier{id}, eab); err != nil {
+		return none, err
+	}
+	profiles, err := d.Policy.Candidates("", eab)
+	if err != nil {
+		return none, err
+	}
+	if err := d.Policy.Provable(profiles, []protocol.Identifier{id}, eab); err != nil {
+		return none, err
+	}
+	all, fresh, err := a.authorizationsFor(ctx, who, d, profiles, eab, []protocol.Identifier{id})
+	if err != nil {
+		return none, err
+	}
+	if len(fresh) == 0 {
+		return all[0], nil
+	}
+	z := fresh[0]
+	return z, a.db.Update(ctx, func(tx *store.Tx) error {
+		if err := take(tx, d.Limits.OrdersPerAccount, "orders by this account", "orders", string(who.Account.ID)); err != nil {
+			return err
+		}
+		if err := tx.InsertAuthorization(z); err != nil {
+			return err
+		}
+		e := a.entry(who, "authorization.create", string(z.ID))
+		e.Detail = map[string]any{"name": id.Value}
+		return tx.Audit(e)
+	})
+}

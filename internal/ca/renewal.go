@@ -1,0 +1,100 @@
+package ca
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/chancery-pki/chancery/internal/cert"
+	"github.com/chancery-pki/chancery/internal/protocol"
+	"github.com/chancery-pki/chancery/internal/store"
+)
+
+// RenewalInfo is when a client is asked to renew a certificate (RFC 9773
+// section 4.2).
+type RenewalInfo struct {
+	Start, End     time.Time
+	ExplanationURL string
+	RetryAfter     time.Duration // when to ask again
+}
+
+// parseCertID takes apart base64url(AKI) "." base64url(serial) (RFC 9773
+// section 4.1).
+func parseCertID(id string) (keyID string, serial cert.Serial, err error) {
+	malformed := protocol.NewProblem(protocol.Malformed,
+		"not a certificate identifier: want base64url(authority key identifier) \".\" base64url(serial number) without padding (RFC 9773 section 4.1)")
+	first, second, ok := strings.Cut(id, ".")
+	if !ok || len(id) > 128 {
+		return "", "", malformed
+	}
+	strict := base64.RawURLEncoding.Strict()
+	aki, err1 := strict.DecodeString(first)
+	number, err2 := strict.DecodeString(second)
+	if err1 != nil || err2 != nil || len(aki) == 0 || len(number) == 0 {
+		return "", "", malformed
+	}
+	if len(number) > 1 && number[0] == 0 && number[1]&0x80 != 0 { // DER's sign octet
+		number = number[1:]
+	}
+	return hex.EncodeToString(aki), cert.Serial(hex.EncodeToString(number)), nil
+}
+
+// certificateByID finds an issued certificate of the directory by its ARI
+// identifier; the answer is the same for all that can't be found.
+func (a *Authority) certificateByID(ctx context.Context, directory, id string) (cert.Certificate, error) {
+	keyID, serial, err := parseCertID(id)
+	if err != nil {
+		return cert.Certificate{}, err
+	}
+	c, err := a.db.Certificate(ctx, serial)
+	if errors.Is(err, store.ErrNotFound) || err == nil &&
+		(c.State != cert.Issued || c.Directory != directory || c.IssuerKeyID != keyID) {
+		return c, errNoSuch("certificate")
+	}
+	return c, err
+}
+
+// RenewalInfo suggests when to renew: around two thirds of the certificate's
+// life, or at once when it was revoked. Anybody may ask (RFC 9773 section 4.1).
+func (a *Authority) RenewalInfo(ctx context.Context, directory, certID string) (RenewalInfo, error) {
+	c, err := a.certificateByID(ctx, directory, certID)
+	if err != nil {
+		return RenewalInfo{}, err
+	}
+	now := a.clock()
+	life := c.NotAfter.Sub(c.NotBefore)
+	info := RenewalInfo{RetryAfter: min(max(life/24, time.Minute), 6*time.Hour)}
+	if !c.Revoked.At.IsZero() {
+		info.Start, info.End = now.Add(-time.Hour), now.Add(-time.Minute)
+		return info, nil
+	}
+	// A window of a twelfth of the life, which spreads the renewals of
+	// certificates that were issued together.
+	middle := c.NotBefore.Add(life / 3 * 2)
+	info.Start, info.End = middle.Add(-life/24), middle.Add(life/24)
+	return info, nil
+}
+
+// replaceable finds the certificate that an order says it replaces, and
+// refuses as RFC 9773 section 5 asks: it must be the same account's, share a
+// name with the order, and not have been replaced already.
+func (a *Authority) replaceable(ctx context.Context, who Requester, r OrderRequest) (cert.Certificate, error) {
+	c, err := a.certificateByID(ctx, who.Directory, r.Replaces)
+	if err != nil {
+		return c, err
+	}
+	switch {
+	case c.Account != who.Account.ID:
+		return c, errNoSuch("certificate")
+	case c.ReplacedBy != "":
+		return c, protocol.NewProblem(protocol.AlreadyReplaced,
+			"another order has replaced this certificate already; order without \"replaces\"")
+	case !slices.ContainsFunc(c.Names, func(id protocol.Identifier) bool { return slices.Contains(r.Identifiers, id) }):
+		return c, protocol.NewProblem(protocol.Malformed, "the order shares no identifier with the certificate it says it replaces")
+	}
+	return c, nil
+}

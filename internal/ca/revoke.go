@@ -1,0 +1,170 @@
+package ca
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/chancery-pki/chancery/internal/audit"
+	"github.com/chancery-pki/chancery/internal/cert"
+	"github.com/chancery-pki/chancery/internal/jws"
+	"github.com/chancery-pki/chancery/internal/protocol"
+	"github.com/chancery-pki/chancery/internal/store"
+)
+
+// KeyHolder is who signed a revocation with the certificate's own key (RFC
+// 8555 section 7.6).
+type KeyHolder struct {
+	Directory string
+	Key       *jws.JWK
+	Peer      netip.AddrPort
+}
+
+// Revoke withdraws a certificate for the account that got it, or for one that
+// holds valid authorizations for all its names (RFC 8555 section 7.6).
+func (a *Authority) Revoke(ctx context.Context, who Requester, der []byte, reason *int) error {
+	c, r, err := a.revocable(ctx, who.Directory, der, reason)
+	if err != nil {
+		return err
+	}
+	e := a.entry(who, "certificate.revoke", string(c.Serial))
+	if c.Account != who.Account.ID {
+		ok, err := a.holdsAll(ctx, who, c)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return a.deny(ctx, e, protocol.NewProblem(protocol.Unauthorized,
+				"the certificate is another account's: sign with its key, with the account that got it, or hold valid authorizations for all its names"))
+		}
+	}
+	return a.revoke(ctx, c, r, e)
+}
+
+// RevokeByKey withdraws a certificate for the holder of its key.
+func (a *Authority) RevokeByKey(ctx context.Context, who KeyHolder, der []byte, reason *int) error {
+	c, r, err := a.revocable(ctx, who.Directory, der, reason)
+	if err != nil {
+		return err
+	}
+	e := audit.Entry{
+		At: a.clock(), Action: "certificate.revoke", Actor: "key:" + who.Key.Thumbprint, Peer: addressOf(who.Peer),
+		Directory: who.Directory, Object: string(c.Serial),
+	}
+	leaf, err := x509.ParseCertificate(c.DER)
+	if err != nil {
+		return err
+	}
+	if k, ok := leaf.PublicKey.(interface{ Equal(crypto.PublicKey) bool }); !ok || !k.Equal(who.Key.Key) {
+		return a.deny(ctx, e, protocol.NewProblem(protocol.Unauthorized, "the request is not signed by the certificate's key"))
+	}
+	return a.revoke(ctx, c, r, e)
+}
+
+// maxCertificate bounds what is looked at in a revocation request; ours are
+// below 10 KiB even with a hundred names.
+const maxCertificate = 64 << 10
+
+// revocable finds the certificate, which must be ours to the last byte, and
+// checks the reason.
+func (a *Authority) revocable(ctx context.Context, directory string, der []byte, reason *int) (cert.Certificate, cert.Reason, error) {
+	var none cert.Certificate
+	r := cert.Unspecified
+	if reason != nil {
+		r = cert.Reason(*reason)
+	}
+	if !r.Valid() {
+		return none, r, protocol.NewProblem(protocol.BadRevocationReason, "reason %d may not be given here; use 0, 1, 3, 4, 5 or 9 (RFC 5280 section 5.3.1)", int(r))
+	}
+	if len(der) > maxCertificate {
+		return none, r, protocol.NewProblem(protocol.Malformed, "the certificate is longer than %d bytes", maxCertificate)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		return none, r, protocol.NewProblem(protocol.Malformed, "\"certificate\" is not a certificate in DER, base64url without padding")
+	}
+	c, err := a.db.Certificate(ctx, cert.SerialOf(leaf.SerialNumber))
+	if errors.Is(err, store.ErrNotFound) || err == nil &&
+		(c.State != cert.Issued || c.Directory != directory || !bytes.Equal(c.DER, der)) {
+		return none, r, protocol.NewProblem(protocol.Malformed, "this directory issued no such certificate").WithStatus(404)
+	}
+	if err != nil {
+		return none, r, err
+	}
+	return c, r, nil
+}
+
+// holdsAll reports whether the account holds authorizations for every name of
+// the certificate, of types that count for its profile.
+func (a *Authority) holdsAll(ctx context.Context, who Requester, c cert.Certificate) (bool, error) {
+	d, err := a.directory(who.Directory)
+	if err != nil {
+		return false, err
+	}
+	p, err := d.Policy.PickProfile(c.Profile, nil, nil)
+	if err != nil {
+		return false, nil // the profile is gone: only its owner or key may revoke
+	}
+	now := a.clock()
+	held, err := a.db.ReusableAuthorizations(ctx, who.Account.ID, c.Names, now)
+	if err != nil {
+		return false, err
+	}
+	for _, id := range c.Names {
+		if !slices.ContainsFunc(held, func(z protocol.Authorization) bool {
+			return z.Identifier == id.Base() && z.Wildcard == id.IsWildcard() && p.Allows(z.Attempt.Type)
+		}) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// revoke records the revocation on a client's behalf.
+func (a *Authority) revoke(ctx context.Context, c cert.Certificate, r cert.Reason, e audit.Entry) error {
+	e.Detail = map[string]any{"reason": int(r), "names": namesOf(c.Names)}
+	return a.db.Update(ctx, func(tx *store.Tx) error {
+		if err := a.withdraw(tx, c, r); err != nil {
+			return err
+		}
+		return tx.Audit(e)
+	})
+}
+
+// withdraw revokes; a second time is alreadyRevoked. A key said to be
+// compromised is blocked for good.
+func (a *Authority) withdraw(tx *store.Tx, c cert.Certificate, r cert.Reason) error {
+	ok, err := tx.RevokeCertificate(c.Serial, cert.Revoked{At: tx.Now(), Reason: r})
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return protocol.NewProblem(protocol.AlreadyRevoked, "the certificate was revoked already")
+	}
+	if _, err := tx.NextNumber(revisionName(c.IssuerKeyID), 0); err != nil {
+		return err
+	}
+	if r == cert.KeyCompromise {
+		return tx.BlockKey(c.KeyHash, "revoked as compromised: "+string(c.Serial))
+	}
+	return nil
+}
+
+func revisionName(issuerKeyID string) string { return "revoked/" + issuerKeyID }
+
+// RevocationRevision is a number that rises with every revocation of the
+// issuing certificate's certificates, on all replicas.
+func (a *Authority) RevocationRevision(ctx context.Context, issuerKeyID string) (int64, error) {
+	return a.db.Number(ctx, revisionName(issuerKeyID))
+}
+
+// Revoked calls yield for each withdrawn certificate of an issuing
+// certificate that ends after the time given, until yield fails.
+func (a *Authority) Revoked(ctx context.Context, issuerKeyID string, after time.Time, yield func(cert.Serial, time.Time, cert.Reason, time.Time) error) error {
+	return a.db.RevokedCertificates(ctx, issuerKeyID, after, yield)
+}

@@ -1,0 +1,287 @@
+package ca
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/chancery-pki/chancery/internal/audit"
+	"github.com/chancery-pki/chancery/internal/protocol"
+	"github.com/chancery-pki/chancery/internal/store"
+)
+
+// Bounds on validation. A job costs a goroutine and a socket, some 20 KiB, so
+// thousands that hang on black holes are affordable, and all others wait in
+// the database.
+const (
+	maxValidations  = 4096             // running at once
+	maxPerTarget    = 8                // running at once for one name: instances of a service may share it
+	maxHeldPerPeer  = 64               // POSTs of one address waiting for their result
+	validationTime  = 30 * time.Second // the longest one try may take, whatever the directory says
+	validationLease = 90 * time.Second // after which another replica takes a recorded one over
+	maxResponse     = 16 << 10         // a client's payload that is kept for a retry
+)
+
+// validations runs the validation jobs of this process.
+type validations struct {
+	*jobs
+	delays []time.Duration // before the second try, the third …
+
+	mu      sync.Mutex
+	targets map[string]int // running, by identifier
+	held    map[string]int // waiting POSTs, by address
+}
+
+func newValidations(delays []time.Duration) *validations {
+	if delays == nil {
+		delays = []time.Duration{time.Second, 3 * time.Second}
+	}
+	return &validations{
+		jobs: newJobs(maxValidations), delays: delays,
+		targets: make(map[string]int), held: make(map[string]int),
+	}
+}
+
+// enter counts one more under the key and says whether there was room.
+func (v *validations) enter(counts map[string]int, key string, most int) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if counts[key] >= most {
+		return false
+	}
+	counts[key]++
+	return true
+}
+
+func (v *validations) leave(counts map[string]int, key string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if counts[key]--; counts[key] == 0 {
+		delete(counts, key)
+	}
+}
+
+// Authorization returns the account's own authorization; its Status is the
+// one a client sees.
+func (a *Authority) Authorization(ctx context.Context, who Requester, id protocol.AuthorizationID) (protocol.Authorization, error) {
+	z, err := a.db.Authorization(ctx, id)
+	if err := owned(err, z.Account, who, "authorization"); err != nil {
+		return protocol.Authorization{}, err
+	}
+	z.Status = protocol.AuthorizationState(z, a.clock())
+	return z, nil
+}
+
+// DeactivateAuthorization gives an authorization up (RFC 8555 section 7.5.2).
+// A validation that runs meanwhile finds it gone and changes nothing.
+func (a *Authority) DeactivateAuthorization(ctx context.Context, who Requester, id protocol.AuthorizationID) (protocol.Authorization, error) {
+	z, err := a.Authorization(ctx, who, id)
+	if err != nil {
+		return z, err
+	}
+	switch z.Status {
+	case protocol.AuthorizationDeactivated:
+		return z, nil
+	case protocol.AuthorizationPending, protocol.AuthorizationValid:
+	default:
+		return z, protocol.NewProblem(protocol.Malformed, "the authorization is %s; only a pending or valid one can be deactivated", z.Status)
+	}
+	err = a.db.Update(ctx, func(tx *store.Tx) error {
+		for _, from := range []protocol.AuthorizationStatus{protocol.AuthorizationPending, protocol.AuthorizationValid} {
+			ok, err := tx.EndAuthorization(id, from, protocol.AuthorizationDeactivated)
+			if err != nil {
+				return err
+			}
+			if ok {
+				return tx.Audit(a.entry(who, "authorization.deactivate", string(id)))
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return z, err
+	}
+	return a.Authorization(ctx, who, id)
+}
+
+// Respond takes the client's word that a challenge is ready (RFC 8555 section
+// 7.5.1) and validates it. It waits a bounded moment, so that a validation
+// that takes milliseconds is answered with its result; a slower one is
+// recorded as processing and goes on in the background.
+func (a *Authority) Respond(ctx context.Context, who Requester, id protocol.AuthorizationID, t protocol.ChallengeType, payload []byte) (protocol.Authorization, error) {
+	z, err := a.Authorization(ctx, who, id)
+	if err != nil {
+		return z, err
+	}
+	if !slices.Contains(z.Offered, t) {
+		return z, errNoSuch("challenge")
+	}
+	switch {
+	case z.Attempt.Type != "" && z.Attempt.Type != t:
+		return z, protocol.NewProblem(protocol.Malformed, "the authorization is being proven by %s already; make a new order to try another challenge", z.Attempt.Type)
+	case z.Attempt.Processing || z.Status != protocol.AuthorizationPending:
+		return z, nil // asked for twice: the answer is how it stands
+	case len(payload) > maxResponse:
+		return z, protocol.NewProblem(protocol.Malformed, "the challenge response is longer than %d bytes", maxResponse)
+	}
+	d, err := a.directory(who.Directory)
+	if err != nil {
+		return z, err
+	}
+	z.Attempt = protocol.Attempt{Type: t, Response: payload}
+	check := a.validation(d, who, z)
+	j, ok := a.startValidation(ctx, d, z, check)
+	if !ok || !a.hold1(ctx, who, j) {
+		if err := a.recordProcessing(ctx, who, z, !ok); err != nil {
+			return z, err
+		}
+	}
+	return a.Authorization(ctx, who, id)
+}
+
+// hold1 waits for the job on behalf of one POST, and says whether it ended;
+// it doesn't wait when that address holds enough POSTs already.
+func (a *Authority) hold1(ctx context.Context, who Requester, j *job) bool {
+	v, peer := a.validations, who.peer()
+	if !v.enter(v.held, peer, maxHeldPerPeer) {
+		return false
+	}
+	defer v.leave(v.held, peer)
+	return j.wait(ctx, a.hold)
+}
+
+// recordProcessing makes durable that the challenge was asked for, so that
+// the validation goes on after a restart, before the client is told so.
+// Where no job could be started, it is due at once for the sweep.
+func (a *Authority) recordProcessing(ctx context.Context, who Requester, z protocol.Authorization, due bool) error {
+	at := z.Attempt
+	at.Processing, at.NextAt = true, a.clock()
+	claimed := a.clock().Add(validationLease)
+	if due {
+		claimed = time.Time{}
+	}
+	// The client may have hung up: what it asked for is recorded all the same.
+	ctx = context.WithoutCancel(ctx)
+	return a.db.Update(ctx, func(tx *store.Tx) error {
+		ok, err := tx.RecordAttempt(z.ID, at, claimed)
+		if err != nil || !ok {
+			return err // it ended meanwhile
+		}
+		return tx.Audit(a.entry(who, "challenge.respond", string(z.ID)))
+	})
+}
+
+func (a *Authority) validation(d *Directory, who Requester, z protocol.Authorization) protocol.Validation {
+	return protocol.Validation{
+		Type: z.Attempt.Type, Identifier: z.Identifier, Wildcard: z.Wildcard, Token: z.Token,
+		Thumbprint: who.Account.Thumbprint, AccountURL: d.AccountURL(who.Account.ID),
+		Response: z.Attempt.Response, Peer: who.Peer,
+	}
+}
+
+// startValidation runs the job that owns the validation. It answers false
+// when this process, or the target, has enough to do.
+func (a *Authority) startValidation(ctx context.Context, d *Directory, z protocol.Authorization, check protocol.Validation) (*job, bool) {
+	v, target := a.validations, z.Directory+"/"+z.Identifier.String()
+	if v.has(string(z.ID)) { // another POST started it: join that one
+		return v.start(ctx, string(z.ID), func(context.Context) {})
+	}
+	if !v.enter(v.targets, target, maxPerTarget) {
+		return nil, false
+	}
+	j, ok := v.start(ctx, string(z.ID), func(ctx context.Context) {
+		defer v.leave(v.targets, target)
+		a.validate(ctx, d, z, check)
+	})
+	if !ok {
+		v.leave(v.targets, target)
+	}
+	return j, ok
+}
+
+// validate tries once and records how it went: valid, invalid, or, where RFC
+// 8555 section 8.2 makes sense of it, processing until the next try.
+func (a *Authority) validate(ctx context.Context, d *Directory, z protocol.Authorization, check protocol.Validation) {
+	begun := a.clock()
+	evidence, err := a.look(ctx, d, check)
+	a.observe.Validated(z.Directory, check.Type, a.clock().Sub(begun), err)
+
+	at, now := z.Attempt, a.clock()
+	at.Tries++
+	at.Processing = false
+	e := audit.Entry{
+		At: now, Actor: "account:" + string(z.Account), Peer: addressOf(check.Peer), Directory: z.Directory,
+		Object: string(z.ID), Detail: map[string]any{"name": z.Identifier.Value, "type": check.Type},
+	}
+	status, expires := protocol.AuthorizationValid, now.Add(d.Lifetimes.Authorization)
+	if err == nil {
+		at.ValidatedAt, at.Error, at.Response = now, nil, nil
+		e.Action = "authorization.valid"
+		e.Detail["seen"] = evidence
+	} else {
+		at.Error = protocol.AsProblem(err)
+		if failure, ok := errors.AsType[*protocol.ValidationError](err); (!ok || failure.Retryable) && at.Tries <= len(a.validations.delays) {
+			a.again(ctx, z, at, now.Add(a.validations.delays[at.Tries-1]))
+			return
+		}
+		status, expires = protocol.AuthorizationInvalid, z.ExpiresAt
+		at.Response = nil
+		e.Action, e.Denied = "authorization.invalid", at.Error.Error()
+	}
+	err = a.db.Update(ctx, func(tx *store.Tx) error {
+		ok, err := tx.FinishValidation(z.ID, at, status, expires)
+		if err != nil || !ok {
+			return err // deactivated, or validated by another replica, meanwhile
+		}
+		if l := d.Limits.FailuresPerAccount; status == protocol.AuthorizationInvalid && l.Count > 0 {
+			if _, err := tx.Take(failuresKey(z.Account), l); err != nil {
+				return err
+			}
+		}
+		return tx.Audit(e)
+	})
+	if err != nil {
+		// Nothing was promised: the client asks again, or the sweep does.
+		a.log.Error("validation result not recorded", "authorization", z.ID, "error", err)
+	}
+}
+
+// again records a retryable failure and when the next try is due; the sweep
+// picks it up then, on whichever replica.
+func (a *Authority) again(ctx context.Context, z protocol.Authorization, at protocol.Attempt, due time.Time) {
+	at.Processing, at.NextAt = true, due
+	err := a.db.Update(ctx, func(tx *store.Tx) error {
+		_, err := tx.RecordAttempt(z.ID, at, time.Time{})
+		return err
+	})
+	if err != nil {
+		a.log.Error("validation try not recorded", "authorization", z.ID, "error", err)
+	}
+}
+
+// look asks the validator, and CAA where the directory has it on, never
+// longer than validationTime, and survives a panic of theirs.
+func (a *Authority) look(ctx context.Context, d *Directory, check protocol.Validation) (e protocol.Evidence, err error) {
+	ctx, cancel := context.WithTimeout(ctx, validationTime)
+	defer cancel()
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("validator %s panicked: %v", check.Type, r)
+			a.log.Error("validator panicked", "type", check.Type, "panic", r)
+		}
+	}()
+	validator, ok := d.Validators[check.Type]
+	if !ok { // offered before a change of the configuration
+		return e, &protocol.ValidationError{Problem: protocol.NewProblem(protocol.Unauthorized, "%s is not offered here any more", check.Type)}
+	}
+	if e, err = validator.Validate(ctx, check); err != nil {
+		return e, err
+	}
+	if d.CAA != nil {
+		err = d.CAA.Check(ctx, check.Identifier, check.Wildcard, check.AccountURL, check.Type)
+	}
+	return e, err
+}

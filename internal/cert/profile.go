@@ -1,0 +1,65 @@
+package cert
+
+import (
+	"slices"
+	"time"
+
+	"github.com/chancery-pki/chancery/internal/protocol"
+)
+
+// Usage is what a certificate may be used for.
+type Usage string
+
+// The usages. SSH kinds join them with SSH certificates.
+const (
+	Server Usage = "server" // id-kp-serverAuth
+	Client Usage = "client" // id-kp-clientAuth
+)
+
+// KeyType names a kind of public key that a profile may certify.
+type KeyType string
+
+// The key types (DESIGN section 5).
+const (
+	P256    KeyType = "P-256"
+	P384    KeyType = "P-384"
+	P521    KeyType = "P-521"
+	Ed25519 KeyType = "Ed25519"
+	RSA2048 KeyType = "RSA-2048"
+	RSA3072 KeyType = "RSA-3072"
+	RSA4096 KeyType = "RSA-4096"
+	MLDSA44 KeyType = "ML-DSA-44"
+	MLDSA65 KeyType = "ML-DSA-65"
+	MLDSA87 KeyType = "ML-DSA-87"
+)
+
+// Revocation says how relying parties learn that a certificate was withdrawn.
+type Revocation string
+
+// RevocationNone is for certificates that live too short to bother: they
+// carry no pointers and bear noRevAvail (RFC 9608).
+const (
+	RevocationNone Revocation = "none"
+	RevocationCRL  Revocation = "crl"
+)
+
+// Profile is a kind of certificate that a directory offers.
+type Profile struct {
+	Name        string
+	Description string
+	Usages      []Usage
+	Challenges  []protocol.ChallengeType // which proofs count for it
+	Lifetime    time.Duration            // when the client asks for none
+	MaxLifetime time.Duration            // the longest it may ask for
+	Backdate    time.Duration            // notBefore lies so far back; inside the lifetime
+	KeyTypes    []KeyType
+	Revocation  Revocation
+	CommonName  bool   // put the first dns name into the subject's CN too
+	Issuer      string // who signs it
+}
+
+// Allows reports whether the challenge type may prove for the profile. A name
+// that an operator approved beforehand with an EAB key needs no listing.
+func (p Profile) Allows(t protocol.ChallengeType) bool {
+	return t == protocol.PreApproved || slices.Contains(p.Challenges, t)
+}

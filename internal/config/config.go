@@ -1,0 +1,203 @@
+package config
+
+import (
+	"net/netip"
+	"path/filepath"
+	"strings"
+)
+
+// Config is the whole file. Names of issuers, profiles and directories are
+// lower-case letters, digits and hyphens, at most 32.
+type Config struct {
+	// Where clients reach the server, as in "https://ca.internal" or
+	// "https://ca.internal:8443": every URL that clients are given begins
+	// so, whatever Host header they send. Required.
+	ExternalURL string `yaml:"external_url"`
+
+	// Address and port of the ACME listener. Default: the port of
+	// external_url on all addresses.
+	Listen string `yaml:"listen"`
+
+	// Networks of the load balancers that speak PROXY protocol version 2 to
+	// us. From there the header is required and tells the client's address;
+	// from elsewhere it is refused. Default: none.
+	TrustedProxies []netip.Prefix `yaml:"trusted_proxies"`
+
+	TLS      TLS      `yaml:"tls"`
+	Database Database `yaml:"database"`
+	Log      Log      `yaml:"log"`
+	Metrics  Metrics  `yaml:"metrics"`
+	Admin    Admin    `yaml:"admin"`
+	Publish  Publish  `yaml:"publish"`
+
+	// Who signs, by name.
+	Issuers map[string]Issuer `yaml:"issuers"`
+	// The kinds of certificates, by name. Clients see the names and the
+	// descriptions of those that a directory offers.
+	Profiles map[string]Profile `yaml:"profiles"`
+	// The ACME directories, by name: https://HOST/acme/NAME/directory.
+	Directories map[string]Directory `yaml:"directories"`
+
+	RateLimits   RateLimits   `yaml:"rate_limits"`
+	Audit        Audit        `yaml:"audit"`
+	Accounts     Accounts     `yaml:"accounts"`
+	Certificates Certificates `yaml:"certificates"`
+
+	source source
+}
+
+// TLS is the certificate of the ACME listener itself: one that the server
+// issues to itself and renews in memory (profile), or files.
+type TLS struct {
+	// The dns names and addresses in the certificate that the server issues
+	// to itself. Default: the host of external_url.
+	Names []string `yaml:"names"`
+	// The server profile under which it is issued. Required without
+	// certificate and key.
+	Profile string `yaml:"profile"`
+	// A PEM file with the certificate and its chain, where another CA made
+	// it; read again at SIGHUP.
+	Certificate string `yaml:"certificate"`
+	// The PEM file of its key, readable by the server's user only.
+	Key string `yaml:"key"`
+}
+
+// Database is where everything is kept. At most one of the three names of it
+// is given.
+type Database struct {
+	// The path of an SQLite file, or a PostgreSQL address as in
+	// "postgres://chancery@db.internal/chancery". A password doesn't belong
+	// here: use dsn_file, dsn_env or PGPASSFILE. Default: chancery.db.
+	DSN string `yaml:"dsn"`
+	// A file that holds the dsn.
+	DSNFile string `yaml:"dsn_file"`
+	// An environment variable that holds the dsn.
+	DSNEnv string `yaml:"dsn_env"`
+	// Start although PostgreSQL has fsync or synchronous_commit off, which
+	// may lose or double certificates at a power cut. Default: false.
+	AllowUnsafeSync bool `yaml:"allow_unsafe_sync"`
+}
+
+// Log is what is written to standard error.
+type Log struct {
+	// text or json. Default: text.
+	Format string `yaml:"format"`
+	// debug, info, warn or error. Default: info.
+	Level string `yaml:"level"`
+}
+
+// Metrics is the listener for Prometheus (/metrics) and health (/healthz).
+type Metrics struct {
+	// Address and port; the address must be loopback unless client_ca is
+	// set. Default: no such listener.
+	Listen string `yaml:"listen"`
+	// A PEM file of CA certificates: callers must present a client
+	// certificate of one of them, over TLS with the server's certificate.
+	ClientCA string `yaml:"client_ca"`
+}
+
+// Admin is the API of `chancery admin`, on a unix socket with mode 0600.
+type Admin struct {
+	// The path of the socket. Default: admin.sock.
+	Socket string `yaml:"socket"`
+	// User names or numbers that may use it (the kernel says who calls).
+	// Default: root and the user that the server runs as.
+	Users []string `yaml:"users"`
+}
+
+// Publish is what relying parties fetch: CRLs and issuer certificates, over
+// plain HTTP since they are signed and fetched before any trust exists.
+type Publish struct {
+	// Address and port. Default: no such listener.
+	Listen string `yaml:"listen"`
+}
+
+// Issuer is one that signs: a pool of signers under one chain.
+type Issuer struct {
+	// The keys, at least one. With several, each has its own CA certificate
+	// and they share the work.
+	Signers []Signer `yaml:"signers"`
+	// A PEM file with the certificates above the signers' CA certificates, up
+	// to the self-signed root, which clients aren't sent. Required.
+	Chain string `yaml:"chain"`
+	// PEM files, one for each alternate chain (RFC 8555 section 7.4.2): again
+	// what stands above, or first another certificate for the signer's key.
+	AlternateChains []string `yaml:"alternate_chains"`
+	// Where relying parties reach the publish listener for CRLs, as in
+	// "http://crl.internal": certificates point to /crl/KEYID.crl there. http,
+	// since who checks a certificate can't be asked to check another one
+	// first. Required where a profile of this issuer has revocation crl.
+	CRLURL string `yaml:"crl_url"`
+	// Where they reach it for the issuer's certificate, /ca/KEYID.cer; http.
+	// Default: not in the certificates.
+	AIAURL string `yaml:"aia_url"`
+	// A file with the SHA-256 hashes (hex, one a line) of public keys that
+	// are known to be compromised and are never certified.
+	Blocklist string `yaml:"blocklist"`
+}
+
+// Signer is one private key with its CA certificate.
+type Signer struct {
+	// The key, as a URI: "file:ca/servers.key" (PEM, mode 0600).
+	Key string `yaml:"key"`
+	// A file with the password of an encrypted key.
+	PasswordFile string `yaml:"password_file"`
+	// A PEM file with the CA certificate of this key.
+	Certificate string `yaml:"certificate"`
+}
+
+// Audit is the record of all decisions.
+type Audit struct {
+	// How long entries are kept. Default: 400d.
+	Keep Duration `yaml:"keep"`
+}
+
+// Accounts is about the throwaway accounts that workloads leave behind.
+type Accounts struct {
+	// An account that issued nothing for so long, holds no unexpired
+	// certificate and isn't bound to an EAB key is deleted. Default: 7d.
+	Keep Duration `yaml:"keep"`
+}
+
+// Certificates is about the bodies of certificates in the database.
+type Certificates struct {
+	// How long a certificate stays after its end. Default: 7d.
+	KeepAfterExpiry Duration `yaml:"keep_after_expiry"`
+}
+
+// File is the path of the file that the configuration was read from, "" for
+// one made otherwise.
+func (c *Config) File() string { return c.source.file }
+
+// Path returns the path of a file that the configuration names: relative
+// paths start at the folder of the configuration's own file. "" stays "".
+func (c *Config) Path(name string) string {
+	if name == "" || filepath.IsAbs(name) || c.source.file == "" {
+		return name
+	}
+	return filepath.Join(filepath.Dir(c.source.file), name)
+}
+
+// KeyURI returns the URI of a key; the path of a file: URI becomes absolute
+// as by Path.
+func (c *Config) KeyURI(uri string) string {
+	if path, ok := strings.CutPrefix(uri, "file:"); ok {
+		return "file:" + c.Path(strings.TrimPrefix(path, "//"))
+	}
+	return uri
+}
+
+// DatabasePath returns the DSN with an SQLite path made absolute as by Path;
+// a DSN from a file or the environment is for the caller to fetch first.
+func (c *Config) DatabasePath(dsn string) string {
+	if IsPostgres(dsn) {
+		return dsn
+	}
+	return c.Path(dsn)
+}
+
+// IsPostgres reports whether the DSN is a PostgreSQL address and not the path
+// of an SQLite file.
+func IsPostgres(dsn string) bool {
+	return strings.HasPrefix(dsn, "postgres://") || strings.HasPrefix(dsn, "postgresql://")
+}

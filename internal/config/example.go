@@ -1,0 +1,99 @@
+package config
+
+import (
+	_ "embed"
+	"io"
+	"strconv"
+	"strings"
+	"text/template"
+
+	"github.com/chancery-pki/chancery/internal/cert"
+)
+
+// Example is what `chanceryd init` and the demo know when they write a
+// configuration file.
+type Example struct {
+	Name        string // of the CA, for people
+	ExternalURL string
+	Listen      string // "" for the default
+	Database    string
+	AdminSocket string
+	Metrics     string // address and port; "" for none
+	Allow       []string
+	Wildcards   bool
+	Issuers     []ExampleIssuer
+
+	// What only the demo and tests ask for.
+	HTTPPort, TLSPort int      // 0 for the default
+	Resolvers         []string // none for the system's
+	Networks          []string // that validation may reach
+	NoRateLimits      bool
+	OpenClients       bool // the classic challenges prove for clients too
+}
+
+// ExampleIssuer is one issuer with the one profile that it signs.
+type ExampleIssuer struct {
+	Name    string
+	Profile string
+	Usage   cert.Usage
+	Signers []Signer
+	Chain   string   // "" for none
+	Chains  []string // alternate ones
+}
+
+//go:embed example.yaml.tmpl
+var exampleText string
+
+// Write writes a commented configuration file, which Load takes and about
+// which Check has nothing to say unless OpenClients is set.
+func (e Example) Write(w io.Writer) error {
+	t, err := template.New("chancery.yaml").Funcs(template.FuncMap{
+		"quote": strconv.Quote, // every escape of it is one of YAML too
+		"list": func(items []string) string {
+			quoted := make([]string, len(items))
+			for i, s := range items {
+				quoted[i] = strconv.Quote(s)
+			}
+			return "[" + strings.Join(quoted, ", ") + "]"
+		},
+	}).Parse(exampleText)
+	if err != nil {
+		return err
+	}
+	return t.Execute(w, e)
+}
+
+// Directory is the directory in which the issuer's profile is offered.
+func (i ExampleIssuer) Directory() string { return string(i.Usage) + "s" }
+
+// Directories returns the directories' names, servers first.
+func (e Example) Directories() []string {
+	var names []string
+	for _, usage := range []cert.Usage{cert.Server, cert.Client} {
+		if len(e.ProfilesOf(string(usage)+"s")) > 0 {
+			names = append(names, string(usage)+"s")
+		}
+	}
+	return names
+}
+
+// ProfilesOf returns the profiles that a directory offers.
+func (e Example) ProfilesOf(directory string) []string {
+	var names []string
+	for _, i := range e.Issuers {
+		if i.Directory() == directory {
+			names = append(names, i.Profile)
+		}
+	}
+	return names
+}
+
+// ServerProfile is the one under which the server issues its own certificate.
+func (e Example) ServerProfile() string {
+	for _, i := range e.Issuers {
+		if i.Usage == cert.Server {
+			return i.Profile
+		}
+	}
+	return ""
+}

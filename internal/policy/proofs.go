@@ -1,0 +1,79 @@
+package policy
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/chancery-pki/chancery/internal/cert"
+	"github.com/chancery-pki/chancery/internal/protocol"
+)
+
+// Offered returns the challenge types that an authorization for the
+// identifier shows, in the directory's order: those that the directory has,
+// that count for at least one of the profiles the order may end under, and
+// that can prove such an identifier at all (RFC 8555 section 7.1.3: a
+// wildcard by DNS only; RFC 8738 section 7: an address never by DNS). The
+// identifier of a wildcard order keeps its "*.".
+func (d Directory) Offered(profiles []cert.Profile, id protocol.Identifier) []protocol.ChallengeType {
+	offered := make([]protocol.ChallengeType, 0, len(d.Challenges))
+	for _, t := range d.Challenges {
+		counts := func(p cert.Profile) bool { return p.Allows(t) }
+		if t.Proves(id.Type, id.IsWildcard()) && slices.ContainsFunc(profiles, counts) {
+			offered = append(offered, t)
+		}
+	}
+	return offered
+}
+
+// Provable refuses names that no challenge on offer could ever prove and that
+// aren't pre-approved, so that the client learns it when it orders and not by
+// an authorization without challenges. Error: rejectedIdentifier with a
+// subproblem for each.
+func (d Directory) Provable(profiles []cert.Profile, names []protocol.Identifier, eab *protocol.EABKey) error {
+	var problems []protocol.Problem
+	for _, id := range names {
+		if d.PreApproved(eab, id) || len(d.Offered(profiles, id)) > 0 {
+			continue
+		}
+		why := "can't be proven by any challenge that this directory offers for the profile; use an EAB key whose names are pre-approved, or another profile"
+		if id.IsWildcard() {
+			why = "is a wildcard, which only DNS challenges prove, and none is offered here for the profile; name each host"
+		}
+		problems = append(problems, rejected(id, why))
+	}
+	return rejectedIdentifiers(problems)
+}
+
+// CheckProofs holds the way each authorization was proven against the
+// profile, once that is fixed: classic challenges prove a server's name, not
+// who may act as a client. It serves issuance and revocation by an account
+// that holds the authorizations; it doesn't look at their status. Error:
+// unauthorized with a subproblem for each that doesn't count.
+func CheckProofs(p cert.Profile, authorizations []protocol.Authorization) error {
+	var problems []protocol.Problem
+	for _, a := range authorizations {
+		proof := a.Attempt.Type
+		if proof != "" && p.Allows(proof) {
+			continue
+		}
+		if proof == "" {
+			proof = "nothing"
+		}
+		problems = append(problems, *protocol.NewProblem(protocol.Unauthorized,
+			"%q was proven by %s, which doesn't count for profile %q; %s",
+			a.Identifier.Value, proof, p.Name, whatCounts(p)).For(a.Identifier))
+	}
+	return compound(protocol.Unauthorized, "%d identifiers were not proven as the profile asks; see the subproblems", problems)
+}
+
+// whatCounts tells the client how it could prove.
+func whatCounts(p cert.Profile) string {
+	if len(p.Challenges) == 0 {
+		return "it takes only an EAB key with pre-approved names"
+	}
+	types := make([]string, len(p.Challenges))
+	for i, t := range p.Challenges {
+		types[i] = string(t)
+	}
+	return "it takes " + strings.Join(types, ", ") + ", or an EAB key with pre-approved names"
+}

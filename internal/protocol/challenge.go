@@ -1,0 +1,83 @@
+package protocol
+
+import (
+	"net/netip"
+	"time"
+)
+
+// ChallengeType names a way to prove an identifier (RFC 8555 section 9.7.8).
+type ChallengeType string
+
+// The challenge types. The classic ones prove a server's name; the private
+// ones, which later packages bring, prove a device or a platform.
+const (
+	HTTP01       ChallengeType = "http-01"        // RFC 8555 section 8.3
+	DNS01        ChallengeType = "dns-01"         // RFC 8555 section 8.4
+	TLSALPN01    ChallengeType = "tls-alpn-01"    // RFC 8737
+	DNSAccount01 ChallengeType = "dns-account-01" // draft-ietf-acme-dns-account-label
+	DNSPersist01 ChallengeType = "dns-persist-01" // draft-ietf-acme-dns-persist
+)
+
+// PreApproved is the pseudo challenge recorded in an authorization that an
+// EAB key's pre-approved names made valid without a live proof.
+const PreApproved ChallengeType = "eab-pre-approved"
+
+// Classic reports whether the type is one of the public ones, which prove a
+// server's name and never who may act as a client.
+func (t ChallengeType) Classic() bool {
+	switch t {
+	case HTTP01, DNS01, TLSALPN01, DNSAccount01, DNSPersist01:
+		return true
+	}
+	return false
+}
+
+// Proves reports whether the type can prove such an identifier at all:
+// wildcards only by DNS (RFC 8555 section 7.1.3), addresses only by
+// connecting to them (RFC 8738 section 7).
+func (t ChallengeType) Proves(typ IdentifierType, wildcard bool) bool {
+	switch t {
+	case HTTP01, TLSALPN01:
+		return !wildcard
+	case DNS01, DNSAccount01, DNSPersist01:
+		return typ == DNS
+	}
+	return !wildcard
+}
+
+// Validation is all that a validator is told: what to look for and where.
+type Validation struct {
+	Type       ChallengeType
+	Identifier Identifier // without "*."
+	Wildcard   bool
+	Token      string
+	Thumbprint string         // of the account key (RFC 7638)
+	AccountURL string         // for dns-account-01 and dns-persist-01
+	Response   []byte         // the client's payload
+	Peer       netip.AddrPort // the client that asked
+}
+
+// KeyAuthorization is token ‖ "." ‖ thumbprint (RFC 8555 section 8.1).
+func (v Validation) KeyAuthorization() string { return v.Token + "." + v.Thumbprint }
+
+// Evidence is what a validator saw; it goes into the audit log.
+type Evidence struct {
+	Type   ChallengeType `json:"type"`
+	Target string        `json:"target,omitempty"` // the address, record or device that answered
+	Detail string        `json:"detail,omitempty"`
+	SeenAt time.Time     `json:"-"`
+}
+
+// ValidationError is a validator's no. Retryable says that the target may
+// simply not be ready, so that RFC 8555 section 8.2's retries make sense: a
+// refused connection is, a wrong answer isn't.
+type ValidationError struct {
+	Problem   *Problem
+	Retryable bool
+}
+
+// Error returns the problem's text.
+func (e *ValidationError) Error() string { return e.Problem.Error() }
+
+// Unwrap returns the problem.
+func (e *ValidationError) Unwrap() error { return e.Problem }

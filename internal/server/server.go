@@ -1,0 +1,315 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/chancery-pki/chancery/internal/acmeserver"
+	"github.com/chancery-pki/chancery/internal/admin"
+	"github.com/chancery-pki/chancery/internal/ca"
+	"github.com/chancery-pki/chancery/internal/config"
+	"github.com/chancery-pki/chancery/internal/signer"
+	"github.com/chancery-pki/chancery/internal/store"
+)
+
+// Options say what to run.
+type Options struct {
+	// Config is the checked configuration of the start.
+	Config *config.Config
+	// Reload reads it again at SIGHUP; nil: SIGHUP is not looked at.
+	Reload  func() (*config.Config, error)
+	Version string
+	Logger  *slog.Logger
+	// Ready is called once when everything listens.
+	Ready func(Running)
+}
+
+// Running says where a started server is.
+type Running struct {
+	Listen  net.Addr
+	Metrics net.Addr // nil: no such listener
+	Publish net.Addr // nil: no such listener
+}
+
+// grace is how long a stopping server lets requests and jobs finish.
+const grace = 30 * time.Second
+
+// Server is one running chanceryd.
+type Server struct {
+	version   string
+	log       *slog.Logger
+	db        *store.DB
+	authority *ca.Authority
+	nonces    *store.Nonces
+	own       *ownCertificate
+	metrics   *metrics
+	publisher *publisher
+	config    atomic.Pointer[config.Config]
+	acme      atomic.Pointer[http.Handler]
+	keys      map[string]*signer.Queue // by URI; only reload and start touch it
+}
+
+// Run serves until ctx ends, then stops gracefully: in-flight requests finish,
+// validations and issuances under way end or are left to the next start.
+func Run(ctx context.Context, o Options) error {
+	s, err := start(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer s.db.Close()
+	listeners, err := s.listen(o.Config)
+	if err != nil {
+		return err
+	}
+	return s.serve(ctx, o, listeners)
+}
+
+// start makes everything but the listeners.
+func start(ctx context.Context, o Options) (_ *Server, err error) {
+	s := &Server{version: o.Version, log: o.Logger, metrics: newMetrics(), keys: map[string]*signer.Queue{}}
+	s.config.Store(o.Config)
+	if err := refuseReadableRoot(o.Config); err != nil {
+		return nil, err
+	}
+	p, err := wire(ctx, o.Config, s.keys, s.log)
+	if err != nil {
+		return nil, err
+	}
+	if s.db, err = OpenDatabase(ctx, o.Config, s.log); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			s.db.Close()
+		}
+	}()
+	if s.nonces, err = s.db.Nonces(ctx); err != nil {
+		return nil, err
+	}
+	s.authority = ca.New(ca.Options{
+		DB: s.db, Directories: p.directories, Issuers: p.caIssuers(), Logger: s.log, Observe: s.metrics,
+		Keep: ca.Keep{
+			Certificates: time.Duration(o.Config.Certificates.KeepAfterExpiry), Audit: time.Duration(o.Config.Audit.Keep),
+		},
+	})
+	s.own = &ownCertificate{authority: s.authority, log: s.log}
+	if err = s.own.refresh(ctx, o.Config); err != nil {
+		return nil, err
+	}
+	s.metrics.watch(s.db, s.authority, s.own)
+	s.publisher = newPublisher(s)
+	return s, s.install(o.Config, p)
+}
+
+// install puts the parts of a reading of the configuration into service.
+func (s *Server) install(c *config.Config, p *parts) error {
+	if err := s.publisher.install(p); err != nil {
+		return err
+	}
+	handler := (&acmeserver.Server{
+		Authority: s.authority, Nonces: s.nonces, BaseURL: c.ExternalURL, Directories: p.meta, Logger: s.log, Observe: s.metrics.request,
+	}).Handler()
+	s.acme.Store(&handler)
+	s.authority.Reload(p.directories, p.caIssuers())
+	s.config.Store(c)
+	return nil
+}
+
+func (p *parts) caIssuers() map[string]ca.Issuer {
+	all := make(map[string]ca.Issuer, len(p.issuers))
+	for name, i := range p.issuers {
+		all[name] = i
+	}
+	return all
+}
+
+// reload reads the configuration again; a bad one changes nothing.
+func (s *Server) reload(ctx context.Context, read func() (*config.Config, error)) error {
+	c, err := read()
+	if err != nil {
+		return err
+	}
+	for _, w := range config.Diff(s.config.Load(), c) {
+		s.log.Warn("a change of the configuration waits for a restart", "change", w)
+	}
+	// Clients hold URLs that begin so.
+	c.ExternalURL = s.config.Load().ExternalURL
+	if err := refuseReadableRoot(c); err != nil {
+		return err
+	}
+	p, err := wire(ctx, c, s.keys, s.log)
+	if err != nil {
+		return err
+	}
+	if err := s.install(c, p); err != nil {
+		return err
+	}
+	if c.TLS.Certificate != "" {
+		return s.own.load(c)
+	}
+	return nil
+}
+
+// bound is one listener with its server.
+type bound struct {
+	name string
+	net.Listener
+	server *http.Server
+	tls    bool
+}
+
+// listen opens every listener before any serves, so that a port in use stops
+// the start.
+func (s *Server) listen(c *config.Config) (all []bound, err error) {
+	defer func() {
+		if err != nil {
+			for _, b := range all {
+				b.Close()
+			}
+		}
+	}()
+	l, err := net.Listen("tcp", c.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	if len(c.TrustedProxies) > 0 {
+		l = acmeserver.ProxyListener(l, c.TrustedProxies)
+	}
+	acme := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*s.acme.Load()).ServeHTTP(w, r) })
+	all = append(all, bound{"acme", l, acmeserver.HTTPServer(acme, s.own.tlsConfig()), true})
+
+	a := &admin.Server{Authority: s.authority, Version: s.version, Logger: s.log, Users: c.Admin.Users}
+	if l, err = admin.Listen(c.Path(c.Admin.Socket)); err != nil {
+		return all, fmt.Errorf("admin.socket: %w", err)
+	}
+	all = append(all, bound{"admin", l, a.HTTPServer(), false})
+
+	if c.Metrics.Listen != "" {
+		b, err := s.listenMetrics(c)
+		if err != nil {
+			return all, fmt.Errorf("metrics.listen: %w", err)
+		}
+		all = append(all, b)
+	}
+	if c.Publish.Listen != "" {
+		if l, err = net.Listen("tcp", c.Publish.Listen); err != nil {
+			return all, fmt.Errorf("publish.listen: %w", err)
+		}
+		all = append(all, bound{"publish", l, s.publisher.httpServer(), false})
+	}
+	for _, b := range all {
+		b.server.ErrorLog = slog.NewLogLogger(s.log.Handler(), slog.LevelDebug) // strangers' broken handshakes
+	}
+	return all, nil
+}
+
+// serve runs the listeners and jobs until ctx ends or one of them fails.
+func (s *Server) serve(ctx context.Context, o Options, all []bound) error {
+	jobs, stopJobs := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopJobs()
+	var running sync.WaitGroup
+	running.Go(func() { s.authority.Run(jobs, grace) })
+	running.Go(func() { s.publisher.run(jobs) })
+	if o.Config.TLS.Certificate == "" {
+		running.Go(func() { s.own.run(jobs, s.config.Load) })
+	}
+	failed := make(chan error, len(all))
+	where := Running{}
+	for _, b := range all {
+		go func() {
+			err := b.serve()
+			if !errors.Is(err, http.ErrServerClosed) {
+				failed <- fmt.Errorf("%s listener: %w", b.name, err)
+			}
+		}()
+		switch b.name {
+		case "acme":
+			where.Listen = b.Addr()
+		case "metrics":
+			where.Metrics = b.Addr()
+		case "publish":
+			where.Publish = b.Addr()
+		}
+		s.log.Info("listening", "for", b.name, "at", b.Addr().String())
+	}
+	notify("READY=1")
+	if o.Ready != nil {
+		o.Ready(where)
+	}
+	err := s.wait(ctx, o, failed)
+	notify("STOPPING=1")
+	s.stop(all)
+	stopJobs()
+	running.Wait()
+	return err
+}
+
+func (b bound) serve() error {
+	if b.tls {
+		return b.server.ServeTLS(b.Listener, "", "")
+	}
+	return b.server.Serve(b.Listener)
+}
+
+// wait returns when it is time to stop; until then it reloads at SIGHUP.
+func (s *Server) wait(ctx context.Context, o Options, failed <-chan error) error {
+	hangup := make(chan os.Signal, 1)
+	if o.Reload != nil {
+		signal.Notify(hangup, syscall.SIGHUP)
+		defer signal.Stop(hangup)
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-failed:
+			return err
+		case <-hangup:
+			if err := s.reload(ctx, o.Reload); err != nil {
+				s.log.Error("the new configuration is bad; the old one goes on", "error", err)
+			} else {
+				s.log.Info("configuration reloaded")
+			}
+		}
+	}
+}
+
+// stop lets requests finish, then closes what is left.
+func (s *Server) stop(all []bound) {
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	var stopping sync.WaitGroup
+	for _, b := range all {
+		stopping.Go(func() {
+			if err := b.server.Shutdown(ctx); err != nil {
+				b.server.Close()
+			}
+		})
+	}
+	stopping.Wait()
+}
+
+// notify tells systemd, where it asked (sd_notify(3)).
+func notify(state string) {
+	socket := os.Getenv("NOTIFY_SOCKET")
+	if socket == "" {
+		return
+	}
+	c, err := net.Dial("unixgram", socket)
+	if err != nil {
+		return
+	}
+	defer c.Close()
+	io.WriteString(c, state) // nothing to do about a failure
+}

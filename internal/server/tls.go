@@ -1,0 +1,142 @@
+package server
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/chancery-pki/chancery/internal/ca"
+	"github.com/chancery-pki/chancery/internal/config"
+	"github.com/chancery-pki/chancery/internal/protocol"
+)
+
+// ownCertificate is the HTTPS certificate of the server itself: issued by
+// itself with a key that lives in memory only, and renewed at two thirds of
+// its life, or read from files again at a reload.
+type ownCertificate struct {
+	authority *ca.Authority
+	log       *slog.Logger
+	current   atomic.Pointer[tls.Certificate]
+}
+
+// get is for tls.Config.GetCertificate.
+func (o *ownCertificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	if c := o.current.Load(); c != nil {
+		return c, nil
+	}
+	return nil, errors.New("no certificate yet")
+}
+
+// refresh gets a new certificate as the configuration says.
+func (o *ownCertificate) refresh(ctx context.Context, c *config.Config) error {
+	if c.TLS.Certificate != "" {
+		return o.load(c)
+	}
+	profile, err := c.Profile(c.TLS.Profile)
+	if err != nil {
+		return fmt.Errorf("tls.profile: %w", err)
+	}
+	var names []protocol.Identifier
+	for _, n := range c.TLS.Names {
+		id, err := ownName(n)
+		if err != nil {
+			return fmt.Errorf("tls.names: %w", err)
+		}
+		names = append(names, id)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	chain, err := o.authority.IssueOwn(ctx, profile, names, key.Public())
+	if err != nil {
+		return fmt.Errorf("the server's own certificate: %w", err)
+	}
+	leaf, err := x509.ParseCertificate(chain[0])
+	if err != nil {
+		return err
+	}
+	o.current.Store(&tls.Certificate{Certificate: chain, PrivateKey: key, Leaf: leaf})
+	return nil
+}
+
+func ownName(name string) (protocol.Identifier, error) {
+	if _, err := netip.ParseAddr(name); err == nil {
+		return protocol.ParseIdentifier(string(protocol.IP), name)
+	}
+	return protocol.ParseIdentifier(string(protocol.DNS), name)
+}
+
+func (o *ownCertificate) load(c *config.Config) error {
+	key := c.Path(c.TLS.Key)
+	if err := refuseOpenFile(key); err != nil {
+		return err
+	}
+	pair, err := tls.LoadX509KeyPair(c.Path(c.TLS.Certificate), key)
+	if err == nil {
+		o.current.Store(&pair)
+	}
+	return err
+}
+
+// refuseOpenFile refuses a private key that others can read.
+func refuseOpenFile(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+		return fmt.Errorf("%s is a private key that others can read (mode %04o): chmod 0600 %s", path, mode, path)
+	}
+	return nil
+}
+
+// renewAt is when the certificate should be replaced.
+func (o *ownCertificate) renewAt() time.Time {
+	leaf := o.current.Load().Leaf
+	return leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore) / 3 * 2)
+}
+
+// run renews until ctx ends. A failed renewal is tried again every minute,
+// which leaves hours of tries before the old certificate ends.
+func (o *ownCertificate) run(ctx context.Context, now func() *config.Config) {
+	const retry = time.Minute
+	timer := time.NewTimer(time.Until(o.renewAt()))
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		next := retry
+		if err := o.refresh(ctx, now()); err != nil {
+			o.log.Error("the server's own certificate was not renewed; trying again in a minute",
+				"error", err, "until", o.current.Load().Leaf.NotAfter)
+		} else {
+			next = max(time.Until(o.renewAt()), retry)
+			o.log.Info("own certificate renewed", "until", o.current.Load().Leaf.NotAfter)
+		}
+		timer.Reset(next)
+	}
+}
+
+// tlsConfig is for the ACME listener. TLS 1.2 stays possible: it is the
+// clients of others that connect here, and some are old.
+func (o *ownCertificate) tlsConfig() *tls.Config {
+	return &tls.Config{
+		GetCertificate: o.get,
+		MinVersion:     tls.VersionTLS12,
+		NextProtos:     []string{"h2", "http/1.1"},
+	}
+}

@@ -1,0 +1,235 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"time"
+
+	"github.com/chancery-pki/chancery/internal/cert"
+	"github.com/chancery-pki/chancery/internal/protocol"
+)
+
+const certificateColumns = `serial, state, order_id, account, directory, profile, issuer, issuer_key_id, names, der, key_hash,
+	not_before, not_after, planned_at, revoked_at, revoked_reason, replaced_by`
+
+func scanCertificate(rows *sql.Rows, c *cert.Certificate) (err error) {
+	var names string
+	var notBefore, notAfter, plannedAt, revokedAt, reason int64
+	if err := rows.Scan((*hexed)(&c.Serial), (*string)(&c.State), (*string)(&c.Order), (*string)(&c.Account), &c.Directory,
+		&c.Profile, &c.Issuer, (*hexed)(&c.IssuerKeyID), &names, &c.DER, (*hexed)(&c.KeyHash),
+		&notBefore, &notAfter, &plannedAt, &revokedAt, &reason, (*string)(&c.ReplacedBy)); err != nil {
+		return err
+	}
+	c.NotBefore, c.NotAfter, c.PlannedAt = fromMicros(notBefore), fromMicros(notAfter), fromMicros(plannedAt)
+	c.Revoked = cert.Revoked{At: fromMicros(revokedAt), Reason: cert.Reason(reason)}
+	c.Names, err = decodeIdentifiers(names)
+	return err
+}
+
+// Certificate returns the certificate, planned or issued; ErrNotFound if
+// there is none.
+func (q *queries) Certificate(ctx context.Context, serial cert.Serial) (cert.Certificate, error) {
+	return one(ctx, q, scanCertificate, "SELECT "+certificateColumns+" FROM certificates WHERE serial = $1", hexed(serial))
+}
+
+// CertificateFilter narrows Certificates; a zero field matches everything.
+type CertificateFilter struct {
+	Name         string // a name or an address as in the certificate, without its type
+	Account      protocol.AccountID
+	EABKey       protocol.EABKeyID // that vouched for the account
+	Directory    string
+	Issuer       string
+	KeyHash      string
+	Revoked      *bool
+	NotAfterFrom time.Time   // at or after
+	NotAfterTo   time.Time   // before
+	After        cert.Serial // the last one of the page before
+	Limit        int         // 0: 100; at most 1000
+}
+
+// Certificates returns a page of certificates, planned and issued, in the
+// order of their serials. A search by name, account, EAB key or key hash
+// reads only what it finds; any other reads through the table.
+func (q *queries) Certificates(ctx context.Context, f CertificateFilter) ([]cert.Certificate, error) {
+	var where filter
+	where.and("serial > $", hexed(f.After))
+	texts := []struct{ condition, value string }{
+		{"serial IN (SELECT serial FROM certificate_names WHERE name = $)", f.Name},
+		{"account = $", string(f.Account)},
+		{"account IN (SELECT id FROM accounts WHERE eab_key <> '' AND eab_key = $)", string(f.EABKey)},
+		{"directory = $", f.Directory},
+		{"issuer = $", f.Issuer},
+	}
+	for _, t := range texts {
+		if t.value != "" {
+			where.and(t.condition, t.value)
+		}
+	}
+	if f.KeyHash != "" {
+		where.and("key_hash = $", hexed(f.KeyHash))
+	}
+	if f.Revoked != nil && *f.Revoked {
+		where.glue("revoked_at > 0")
+	} else if f.Revoked != nil {
+		where.glue("revoked_at = 0")
+	}
+	if !f.NotAfterFrom.IsZero() {
+		where.and("not_after >= $", micros(f.NotAfterFrom))
+	}
+	if !f.NotAfterTo.IsZero() {
+		where.and("not_after < $", micros(f.NotAfterTo))
+	}
+	return page(ctx, q, scanCertificate, "SELECT "+certificateColumns+" FROM certificates", &where, "serial", f.Limit)
+}
+
+// KeyBlocked reports whether the public key with this hash was compromised.
+func (q *queries) KeyBlocked(ctx context.Context, keyHash string) (bool, error) {
+	return q.exists(ctx, "SELECT 1 FROM blocked_keys WHERE key_hash = $1", hexed(keyHash))
+}
+
+// RevokedCertificates calls yield for each certificate of the issuer that was
+// revoked and hasn't expired, in the order of their serials, until yield
+// fails. It reads page by page, so that a slow yield hinders nobody; what is
+// revoked meanwhile may or may not be seen.
+func (q *queries) RevokedCertificates(ctx context.Context, issuerKeyID string, now time.Time, yield func(serial cert.Serial, at time.Time, reason cert.Reason, notAfter time.Time) error) error {
+	type revoked struct {
+		serial               cert.Serial
+		at, notAfter, reason int64
+	}
+	scan := func(rows *sql.Rows, r *revoked) error {
+		return rows.Scan((*hexed)(&r.serial), &r.at, &r.reason, &r.notAfter)
+	}
+	for after := cert.Serial(""); ; {
+		list, err := all(ctx, q, scan, `SELECT serial, revoked_at, revoked_reason, not_after FROM certificates
+			WHERE issuer_key_id = $1 AND revoked_at > 0 AND serial > $2 AND not_after > $3 ORDER BY serial LIMIT $4`,
+			hexed(issuerKeyID), hexed(after), micros(now), int64(maxPage))
+		if err != nil {
+			return err
+		}
+		for _, r := range list {
+			if err := yield(r.serial, fromMicros(r.at), cert.Reason(r.reason), fromMicros(r.notAfter)); err != nil {
+				return err
+			}
+		}
+		if len(list) < maxPage {
+			return nil
+		}
+		after = list[len(list)-1].serial
+	}
+}
+
+// InsertCertificate adds a certificate and makes it findable by its names;
+// ErrConflict when the serial is taken. A planned one is the caller's to sign
+// until claimedUntil, then anybody's who claims it.
+func (tx *Tx) InsertCertificate(c cert.Certificate, claimedUntil time.Time) error {
+	err := tx.insert("INSERT INTO certificates ("+certificateColumns+`, claimed_until)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18) ON CONFLICT DO NOTHING`,
+		hexed(c.Serial), string(c.State), string(c.Order), string(c.Account), c.Directory, c.Profile, c.Issuer, hexed(c.IssuerKeyID),
+		encodeIdentifiers(c.Names), notNil(c.DER), hexed(c.KeyHash), micros(c.NotBefore), micros(c.NotAfter), micros(c.PlannedAt),
+		micros(c.Revoked.At), int64(c.Revoked.Reason), string(c.ReplacedBy), micros(claimedUntil))
+	if err != nil {
+		return err
+	}
+	for _, name := range c.Names {
+		if _, err := tx.exec("INSERT INTO certificate_names (name, not_after, serial) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+			name.Value, micros(c.NotAfter), hexed(c.Serial)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// IssueCertificate turns a planned certificate into an issued one. False: it
+// isn't planned (any more).
+func (tx *Tx) IssueCertificate(serial cert.Serial, der []byte) (bool, error) {
+	return tx.changed("UPDATE certificates SET state = 'issued', der = $2, claimed_until = 0 WHERE serial = $1 AND state = 'planned'",
+		hexed(serial), notNil(der))
+}
+
+// ReplanCertificate puts another plan in the place of one that was surely
+// never signed, in its order too. False: the old one isn't planned any more,
+// and nothing was changed.
+func (tx *Tx) ReplanCertificate(old cert.Serial, c cert.Certificate, claimedUntil time.Time) (bool, error) {
+	dropped, err := tx.DropPlan(old)
+	if err != nil || !dropped {
+		return false, err
+	}
+	if err := tx.InsertCertificate(c, claimedUntil); err != nil {
+		return false, err
+	}
+	_, err = tx.exec("UPDATE orders SET certificate = $3 WHERE id = $1 AND certificate = $2", string(c.Order), string(old), string(c.Serial))
+	return err == nil, err
+}
+
+// DropPlan deletes a planned certificate. False: it isn't planned (any more).
+func (tx *Tx) DropPlan(serial cert.Serial) (bool, error) {
+	c, err := one(context.Background(), &tx.queries, scanNamed,
+		"DELETE FROM certificates WHERE serial = $1 AND state = 'planned' RETURNING serial, names, not_after", hexed(serial))
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, tx.deleteNames(c)
+}
+
+// named is what finds a certificate's rows in certificate_names.
+type named struct {
+	serial   []byte
+	names    string
+	notAfter int64
+}
+
+func scanNamed(rows *sql.Rows, n *named) error { return rows.Scan(&n.serial, &n.names, &n.notAfter) }
+
+func (tx *Tx) deleteNames(c named) error {
+	names, err := decodeIdentifiers(c.names)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if _, err := tx.exec("DELETE FROM certificate_names WHERE name = $1 AND not_after = $2 AND serial = $3",
+			name.Value, c.notAfter, c.serial); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ClaimPlans takes planned certificates that nobody works on, for as long as
+// the lease; whoever else asks meanwhile gets others.
+func (tx *Tx) ClaimPlans(now time.Time, lease time.Duration, limit int) ([]cert.Certificate, error) {
+	// The outer conditions repeat the inner ones, as in ClaimValidations.
+	return all(context.Background(), &tx.queries, scanCertificate, `UPDATE certificates SET claimed_until = $1
+		WHERE serial IN (SELECT serial FROM certificates WHERE state = 'planned' AND claimed_until < $2 ORDER BY claimed_until LIMIT $3)
+		AND state = 'planned' AND claimed_until < $2 RETURNING `+certificateColumns,
+		micros(now.Add(lease)), micros(now), int64(bound(limit)))
+}
+
+// HoldPlan keeps a planned certificate ours until then. False: it isn't
+// planned any more, or our claim has run out, so that another may have it.
+func (tx *Tx) HoldPlan(serial cert.Serial, until time.Time) (bool, error) {
+	return tx.changed("UPDATE certificates SET claimed_until = $2 WHERE serial = $1 AND state = 'planned' AND claimed_until >= $3",
+		hexed(serial), micros(until), micros(tx.now))
+}
+
+// RevokeCertificate revokes a certificate. False: it was revoked before, or
+// isn't there.
+func (tx *Tx) RevokeCertificate(serial cert.Serial, r cert.Revoked) (bool, error) {
+	return tx.changed("UPDATE certificates SET revoked_at = $2, revoked_reason = $3 WHERE serial = $1 AND revoked_at = 0",
+		hexed(serial), micros(r.At), int64(r.Reason))
+}
+
+// ReplaceCertificate marks a certificate as replaced by an order (RFC 9773
+// section 5). False: another order replaces it, or it isn't there.
+func (tx *Tx) ReplaceCertificate(serial cert.Serial, order protocol.OrderID) (bool, error) {
+	return tx.changed("UPDATE certificates SET replaced_by = $2 WHERE serial = $1 AND replaced_by = ''", hexed(serial), string(order))
+}
+
+// BlockKey refuses a public key for good; blocking it twice changes nothing.
+func (tx *Tx) BlockKey(keyHash, why string) error {
+	_, err := tx.exec("INSERT INTO blocked_keys (key_hash, why, blocked_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING", hexed(keyHash), why, micros(tx.now))
+	return err
+}

@@ -1,0 +1,357 @@
+package store
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"database/sql"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"hash"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A nonce (RFC 8555 section 6.5) is tag ‖ counter ‖ MAC in base64url: eight
+// bytes that name the epoch, eight that name the nonce, and sixteen of
+// HMAC-SHA256 over both by the epoch's key. So none need be stored until it is
+// used, nobody can make one up, and one from before a restart is told from a
+// used one without having been remembered.
+const (
+	nonceTag    = 8
+	nonceSigned = nonceTag + 8
+	nonceLength = nonceSigned + 16
+)
+
+// Nonces hands out nonces and takes each back once. Safe for concurrent use.
+type Nonces struct {
+	epochs atomic.Pointer[[]*epoch] // newest first; never empty, never changed in place
+	memory *usedNonces              // SQLite
+	shared *sharedNonces            // PostgreSQL
+}
+
+// epoch is a key and the numbers handed out under it.
+type epoch struct {
+	number int64
+	tag    [nonceTag]byte
+	macs   sync.Pool     // of hash.Hash
+	next   atomic.Uint64 // the counter of the next nonce
+}
+
+func newEpoch(number int64, tag [nonceTag]byte, key []byte, first uint64) *epoch {
+	e := &epoch{number: number, tag: tag}
+	e.macs.New = func() any { return hmac.New(sha256.New, key) }
+	e.next.Store(first)
+	return e
+}
+
+// seal writes the MAC of b's first part into its last.
+func (e *epoch) seal(b *[nonceLength]byte) {
+	h := e.macs.Get().(hash.Hash)
+	h.Reset()
+	h.Write(b[:nonceSigned])
+	var sum [sha256.Size]byte
+	copy(b[nonceSigned:], h.Sum(sum[:0]))
+	e.macs.Put(h)
+}
+
+// nonceEncoding is strict, so that a nonce has one spelling.
+var nonceEncoding = base64.RawURLEncoding.Strict()
+
+// Nonces starts handing out nonces. On SQLite the used ones are remembered in
+// memory, at most 8 MiB, and each call starts a new epoch; a nonce is taken
+// for at least an hour, unless more than 64 million are handed out in one. On
+// PostgreSQL all replicas share an epoch for 70 minutes and take those of the
+// one before.
+func (db *DB) Nonces(ctx context.Context) (*Nonces, error) {
+	n := &Nonces{}
+	p, ok := db.engine.(*postgresEngine)
+	if !ok {
+		tag, key := randomEpoch()
+		n.epochs.Store(&[]*epoch{newEpoch(0, tag, key, 0)})
+		n.memory = &usedNonces{clock: db.clock}
+		return n, nil
+	}
+	// Each replica counts in a range of its own, new at every start.
+	n.shared = &sharedNonces{clock: db.clock, pool: queries{run: &direct{on: p.nonces}}}
+	err := db.Update(ctx, func(tx *Tx) error {
+		r, err := tx.NextNumber("nonce.range", 1)
+		n.shared.first = uint64(r%nonceRanges) << nonceRangeBits
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return n, n.refresh(ctx)
+}
+
+func randomEpoch() (tag [nonceTag]byte, key []byte) {
+	key = make([]byte, sha256.Size)
+	rand.Read(tag[:]) // never fails (crypto/rand)
+	rand.Read(key)
+	return tag, key
+}
+
+// New returns a fresh nonce of 43 characters. It touches the database only
+// on PostgreSQL after minutes without a request.
+func (n *Nonces) New() string {
+	if n.shared != nil {
+		n.keepFresh()
+	}
+	e := (*n.epochs.Load())[0]
+	counter := e.next.Add(1) - 1
+	if n.memory != nil {
+		n.memory.handedOut(counter)
+	}
+	var b [nonceLength]byte
+	copy(b[:], e.tag[:])
+	binary.BigEndian.PutUint64(b[nonceTag:], counter)
+	e.seal(&b)
+	return nonceEncoding.EncodeToString(b[:])
+}
+
+// Use takes a nonce back. False: it isn't ours, too old, or was used before.
+// On PostgreSQL it blocks for one statement; an error is the database's.
+func (n *Nonces) Use(ctx context.Context, nonce string) (bool, error) {
+	var b [nonceLength]byte
+	if len(nonce) != nonceEncoding.EncodedLen(nonceLength) {
+		return false, nil
+	}
+	if _, err := nonceEncoding.Decode(b[:], []byte(nonce)); err != nil {
+		return false, nil
+	}
+	e := n.epoch(b[:nonceTag])
+	if e == nil && n.shared != nil && n.shared.due(nonceRetry) {
+		if err := n.refresh(ctx); err != nil {
+			return false, err
+		}
+		e = n.epoch(b[:nonceTag])
+	}
+	if e == nil {
+		return false, nil
+	}
+	given := b
+	e.seal(&b)
+	if subtle.ConstantTimeCompare(given[nonceSigned:], b[nonceSigned:]) != 1 {
+		return false, nil
+	}
+	counter := binary.BigEndian.Uint64(b[nonceTag:])
+	if n.memory != nil {
+		return n.memory.take(counter), nil
+	}
+	return n.takeShared(ctx, e, counter)
+}
+
+func (n *Nonces) epoch(tag []byte) *epoch {
+	for _, e := range *n.epochs.Load() {
+		if string(e.tag[:]) == string(tag) {
+			return e
+		}
+	}
+	return nil
+}
+
+// usedNonces remembers, for one process, a bit for each nonce handed out
+// lately, in segments that are dropped from the old end.
+type usedNonces struct {
+	clock func() time.Time
+
+	mu       sync.Mutex
+	first    uint64 // the number of segments[0]
+	segments []*nonceSegment
+}
+
+// A segment holds 2^20 nonces in 128 KiB. It is kept until an hour after the
+// next one began, and at most 64 are: 18,000 nonces a second for an hour.
+const (
+	segmentBits  = 20
+	mostSegments = 64
+	nonceLife    = time.Hour
+)
+
+type nonceSegment struct {
+	began time.Time
+	used  [1 << segmentBits / 64]uint64
+}
+
+// handedOut begins a segment with its first nonce.
+func (u *usedNonces) handedOut(counter uint64) {
+	if counter&(1<<segmentBits-1) != 0 {
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.grow(counter >> segmentBits)
+}
+
+// grow adds segments up to the one of that number, and drops old ones. The
+// caller holds the lock.
+func (u *usedNonces) grow(segment uint64) {
+	for u.first+uint64(len(u.segments)) <= segment {
+		now := u.clock()
+		u.segments = append(u.segments, &nonceSegment{began: now})
+		for len(u.segments) > mostSegments || len(u.segments) > 1 && now.Sub(u.segments[1].began) > nonceLife {
+			u.segments = slices.Delete(u.segments, 0, 1)
+			u.first++
+		}
+	}
+}
+
+// take marks a nonce, whose MAC was good, as used; false if it is already, or
+// too old to tell.
+func (u *usedNonces) take(counter uint64) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	segment := counter >> segmentBits
+	u.grow(segment) // another goroutine may be about to
+	if segment < u.first {
+		return false
+	}
+	bit := counter & (1<<segmentBits - 1)
+	word, mask := &u.segments[segment-u.first].used[bit/64], uint64(1)<<(bit%64)
+	if *word&mask != 0 {
+		return false
+	}
+	*word |= mask
+	return true
+}
+
+// sharedNonces is what replicas on one PostgreSQL need to agree.
+type sharedNonces struct {
+	clock func() time.Time
+	pool  queries // its commits don't wait for the disk
+	first uint64  // the start of this replica's range
+
+	looked atomic.Int64 // when the epochs were last read, unix microseconds
+	mu     sync.Mutex   // one refresh at a time
+}
+
+const (
+	nonceRangeBits = 40      // nonces of one replica in one epoch
+	nonceRanges    = 1 << 22 // the counter fits a BIGINT
+
+	// An epoch is the newest for nonceEpoch and taken for as long again,
+	// which leaves a nonce its hour even where a replica learns of the next
+	// epoch nonceLook late.
+	nonceEpoch = 70 * time.Minute
+	nonceLook  = 30 * time.Second // how often the epochs are read, beside the requests
+	nonceStale = 5 * time.Minute  // after such a silence they are read first
+	nonceRetry = time.Second      // how often an unknown epoch makes us look
+)
+
+func (s *sharedNonces) due(after time.Duration) bool {
+	return s.clock().Sub(time.UnixMicro(s.looked.Load())) >= after
+}
+
+// keepFresh reads the epochs now and then: beside the request, except after a
+// long silence, when the one we know may be gone. Failing changes nothing; the
+// nonce then handed out may be refused, for which clients have badNonce.
+func (n *Nonces) keepFresh() {
+	switch s := n.shared; {
+	case s.due(nonceStale):
+		n.refresh(context.Background())
+	case s.due(nonceLook):
+		s.looked.Store(micros(s.clock())) // so that only one starts
+		go n.refresh(context.Background())
+	}
+}
+
+// storedEpoch is a row of nonce_epochs.
+type storedEpoch struct {
+	number, startedAt int64
+	tag, key          []byte
+}
+
+func scanEpoch(rows *sql.Rows, e *storedEpoch) error {
+	return rows.Scan(&e.number, &e.tag, &e.key, &e.startedAt)
+}
+
+// refresh reads the newest two epochs, beginning one when there is none (the
+// table is empty after a crash) or the newest is old.
+func (n *Nonces) refresh(ctx context.Context) error {
+	s := n.shared
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.clock()
+	s.looked.Store(micros(now))
+	stored, err := s.read(ctx)
+	if err != nil {
+		return err
+	}
+	if len(stored) == 0 || now.Sub(fromMicros(stored[0].startedAt)) >= nonceEpoch {
+		if err := s.begin(stored, now); err != nil {
+			return err
+		}
+		if stored, err = s.read(ctx); err != nil {
+			return err
+		}
+	}
+	var known []*epoch
+	if p := n.epochs.Load(); p != nil {
+		known = *p
+	}
+	var epochs []*epoch
+	for _, row := range stored {
+		i := slices.IndexFunc(known, func(e *epoch) bool { return string(e.tag[:]) == string(row.tag) })
+		if i >= 0 {
+			epochs = append(epochs, known[i])
+		} else {
+			epochs = append(epochs, newEpoch(row.number, [nonceTag]byte(row.tag), row.key, s.first))
+		}
+	}
+	if len(epochs) == 0 {
+		return unavailable(errors.New("the nonce epochs vanish"))
+	}
+	n.epochs.Store(&epochs)
+	return nil
+}
+
+func (s *sharedNonces) read(ctx context.Context) ([]storedEpoch, error) {
+	return all(ctx, &s.pool, scanEpoch, "SELECT epoch, tag, mac_key, started_at FROM nonce_epochs WHERE length(tag) = 8 ORDER BY epoch DESC LIMIT 2")
+}
+
+// begin adds an epoch and drops those before the previous one. Of replicas
+// that begin one together, the first wins.
+func (s *sharedNonces) begin(stored []storedEpoch, now time.Time) error {
+	// Never a number that was used before: marks of an epoch which a
+	// crash's remains might bear are not this one's.
+	number := micros(now)
+	if len(stored) > 0 {
+		number = stored[0].number + 1
+	}
+	tag, key := randomEpoch()
+	if _, err := s.pool.exec("INSERT INTO nonce_epochs (epoch, tag, mac_key, started_at) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+		number, tag[:], key, micros(now)); err != nil {
+		return err
+	}
+	if _, err := s.pool.exec("DELETE FROM nonce_epochs WHERE epoch < $1", number-1); err != nil {
+		return err
+	}
+	// The marks stay an epoch longer: a statement that saw the epoch must
+	// still run into them.
+	const batch = 10_000 // keeps each statement well under its timeout
+	for {
+		n, err := s.pool.exec("DELETE FROM used_nonces WHERE (epoch, counter) IN (SELECT epoch, counter FROM used_nonces WHERE epoch < $1 LIMIT $2)",
+			number-2, int64(batch))
+		if err != nil || n < batch {
+			return err
+		}
+	}
+}
+
+// takeShared marks a nonce as used for all replicas, provided that its epoch
+// still is in the table: a crash has emptied both.
+func (n *Nonces) takeShared(ctx context.Context, e *epoch, counter uint64) (bool, error) {
+	taken, err := n.shared.pool.changed(`INSERT INTO used_nonces (epoch, counter)
+		SELECT $1, $2 WHERE EXISTS (SELECT 1 FROM nonce_epochs WHERE epoch = $1 AND tag = $3) ON CONFLICT DO NOTHING`,
+		e.number, int64(counter), e.tag[:])
+	if err != nil || taken || !n.shared.due(nonceRetry) {
+		return taken, err
+	}
+	return false, n.refresh(ctx) // used before, or the epoch is gone
+}

@@ -1,0 +1,288 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/stdlib"
+)
+
+// Bounds of a connection to PostgreSQL. No statement of ours runs for seconds,
+// so whoever waits longer waits for a database that is away.
+const (
+	postgresConnections      = 16 // per replica; ten replicas fit the server's default of 100 only if told so
+	postgresNonceConnections = 4
+	postgresConnectTimeout   = 5 * time.Second
+	postgresSilence          = 30 * time.Second // no answer from the server for so long: the connection is dead
+	postgresStatementTimeout = "15s"
+	postgresIdleTimeout      = "60s" // the server ends a transaction that a replica left open
+	postgresRetries          = 10    // of a transaction that lost against another
+)
+
+// postgresEngine is a pool of connections, and a small one for nonces whose
+// commits don't wait for the disk.
+type postgresEngine struct {
+	pool   *sql.DB
+	nonces *sql.DB
+	reader *direct
+	clock  func() time.Time
+	stats  *counters
+}
+
+func openPostgres(ctx context.Context, dsn string, unsafeSync bool, db *DB) (_ *postgresEngine, err error) {
+	e := &postgresEngine{clock: db.clock, stats: db.stats}
+	defer func() {
+		if err != nil {
+			e.close()
+		}
+	}()
+	if e.pool, err = openPool(dsn, postgresConnections, nil); err != nil {
+		return nil, err
+	}
+	if e.nonces, err = openPool(dsn, postgresNonceConnections, map[string]string{"synchronous_commit": "off"}); err != nil {
+		return nil, err
+	}
+	conn, err := e.pool.Conn(ctx)
+	if err != nil {
+		return nil, postgresFailure(err)
+	}
+	defer conn.Close()
+	if err := checkServer(ctx, conn, unsafeSync); err != nil {
+		return nil, err
+	}
+	if err := migrate(ctx, conn, "postgres", db.clock()); err != nil {
+		return nil, err
+	}
+	e.reader = &direct{on: e.pool}
+	return e, nil
+}
+
+func openPool(dsn string, connections int, parameters map[string]string) (*sql.DB, error) {
+	c, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		return nil, err // pgx leaves the password out
+	}
+	for name, value := range map[string]string{
+		"application_name":                    "chancery",
+		"statement_timeout":                   postgresStatementTimeout,
+		"idle_in_transaction_session_timeout": postgresIdleTimeout,
+	} {
+		if _, ok := c.RuntimeParams[name]; !ok {
+			c.RuntimeParams[name] = value
+		}
+	}
+	for name, value := range parameters {
+		c.RuntimeParams[name] = value
+	}
+	if c.ConnectTimeout == 0 {
+		c.ConnectTimeout = postgresConnectTimeout
+	}
+	dial := c.DialFunc
+	c.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return impatientConn{conn}, nil
+	}
+	pool := sql.OpenDB(stdlib.GetConnector(*c))
+	pool.SetMaxOpenConns(connections)
+	pool.SetMaxIdleConns(connections)
+	pool.SetConnMaxIdleTime(5 * time.Minute)
+	pool.SetConnMaxLifetime(time.Hour) // so that a balancer in between can move us
+	return pool, nil
+}
+
+// impatientConn ends a connection whose server has gone without a word. A
+// context per statement would do it too, with two goroutines for each.
+type impatientConn struct{ net.Conn }
+
+func (c impatientConn) Read(b []byte) (int, error) {
+	if err := c.SetReadDeadline(time.Now().Add(postgresSilence)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Read(b)
+}
+
+func (c impatientConn) Write(b []byte) (int, error) {
+	if err := c.SetWriteDeadline(time.Now().Add(postgresSilence)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(b)
+}
+
+// checkServer refuses a server that we weren't tested with, or that answers a
+// commit before it is on disk.
+func checkServer(ctx context.Context, conn *sql.Conn, unsafeSync bool) error {
+	show := func(setting string) (value string, err error) {
+		err = conn.QueryRowContext(ctx, "SHOW "+setting).Scan(&value)
+		return value, err
+	}
+	version, err := show("server_version_num")
+	if err != nil {
+		return err
+	}
+	if n, err := strconv.Atoi(version); err != nil || n < 130000 {
+		return fmt.Errorf("the server is version %s; 13 or newer is needed", version)
+	}
+	encoding, err := show("server_encoding")
+	if err != nil {
+		return err
+	}
+	if encoding != "UTF8" {
+		return fmt.Errorf("the database's encoding is %s; create it with ENCODING 'UTF8'", encoding)
+	}
+	for _, setting := range []string{"fsync", "synchronous_commit", "full_page_writes"} {
+		value, err := show(setting)
+		if err != nil {
+			return err
+		}
+		if value == "off" && !unsafeSync {
+			return fmt.Errorf("%s is off, so that a power cut may lose certificates that were handed out: turn it on, or allow unsafe_sync", setting)
+		}
+	}
+	return nil
+}
+
+// direct runs statements by the driver, which prepares each once per
+// connection and remembers it.
+type direct struct {
+	on interface {
+		QueryContext(ctx context.Context, text string, args ...any) (*sql.Rows, error)
+		ExecContext(ctx context.Context, text string, args ...any) (sql.Result, error)
+	}
+}
+
+func (d *direct) query(text string, args []any) (*sql.Rows, error) {
+	return d.on.QueryContext(context.Background(), text, args...)
+}
+
+func (d *direct) exec(text string, args []any) (int64, error) {
+	r, err := d.on.ExecContext(context.Background(), text, args...)
+	if err != nil {
+		return 0, err
+	}
+	return r.RowsAffected()
+}
+
+func (d *direct) once(text string, args []any) (*sql.Rows, error) { return d.query(text, args) }
+
+func (d *direct) failure(err error) error { return postgresFailure(err) }
+
+func (e *postgresEngine) update(ctx context.Context, fn func(*Tx) error) error {
+	var err error
+	for try := range postgresRetries {
+		var again bool
+		if again, err = e.try(ctx, fn); !again {
+			return err
+		}
+		select { // let the other finish; longer each time
+		case <-time.After(time.Duration(try) * 5 * time.Millisecond):
+		case <-ctx.Done():
+			return err
+		}
+	}
+	return err
+}
+
+// try runs fn in one transaction. again says that nothing was written and
+// that it may go better next time.
+func (e *postgresEngine) try(ctx context.Context, fn func(*Tx) error) (again bool, err error) {
+	conn, err := e.pool.Conn(ctx) // the one wait that ctx may end
+	if err != nil {
+		if ctx.Err() != nil {
+			return false, ctx.Err()
+		}
+		return false, postgresFailure(err)
+	}
+	defer conn.Close()
+	sqlTx, err := conn.BeginTx(context.Background(), nil)
+	if err != nil {
+		return true, postgresFailure(err) // a connection that died in the pool
+	}
+	defer sqlTx.Rollback() // after a commit it does nothing
+	state := &txRunner{runner: &direct{on: sqlTx}, aborts: true}
+	tx := &Tx{queries: queries{run: state}, state: state, now: e.clock()}
+	if err := runTx(tx, fn); err != nil {
+		return lostRace(err), err
+	}
+	start := time.Now()
+	if err := sqlTx.Commit(); err != nil {
+		err = postgresFailure(err)
+		return lostRace(err), err
+	}
+	e.stats.committed(start, 1)
+	return false, nil
+}
+
+func (e *postgresEngine) ping(ctx context.Context) error {
+	q := queries{run: e.reader}
+	_, err := one(ctx, &q, scanInt, "SELECT 1")
+	return err
+}
+
+func (e *postgresEngine) snapshot(ctx context.Context, fn func(*queries) error) error {
+	tx, err := e.pool.BeginTx(context.WithoutCancel(ctx), &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
+	if err != nil {
+		return postgresFailure(err)
+	}
+	defer tx.Rollback()
+	q := queries{run: &direct{on: tx}}
+	if _, err := q.exec("SET LOCAL statement_timeout = 0"); err != nil {
+		return err
+	}
+	return fn(&q)
+}
+
+func (e *postgresEngine) close() error {
+	var errs []error
+	for _, pool := range []*sql.DB{e.pool, e.nonces} {
+		if pool != nil {
+			errs = append(errs, pool.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// lostRace finds the two SQLSTATEs by which PostgreSQL ends one of several
+// transactions: serialization_failure and deadlock_detected.
+func lostRace(err error) bool {
+	e, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && (e.Code == "40001" || e.Code == "40P01")
+}
+
+// postgresFailure turns SQLSTATEs (PostgreSQL manual, appendix A) into the
+// package's errors. An error that isn't the server's is the connection's.
+func postgresFailure(err error) error {
+	if errors.Is(err, ErrUnavailable) || errors.Is(err, errTxOver) {
+		return err
+	}
+	e, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
+		return unavailable(err)
+	}
+	if e.Code == "23505" { // unique_violation
+		return fmt.Errorf("%w: %w", ErrConflict, err)
+	}
+	if len(e.Code) < 2 {
+		return fmt.Errorf("store: %w", err)
+	}
+	switch e.Code[:2] {
+	case "08", // connection exception
+		"25", // invalid transaction state: a server that became read-only
+		"40", // transaction rollback
+		"53", // insufficient resources: disk full, too many connections
+		"55", // object not in prerequisite state: lock not available
+		"57", // operator intervention: shutdown, statement timeout
+		"58": // system error
+		return unavailable(err)
+	}
+	return fmt.Errorf("store: %w", err)
+}
