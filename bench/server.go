@@ -21,7 +21,7 @@ type server struct {
 	name       string
 	directory  string
 	roots      *x509.CertPool // of its own HTTPS certificate
-	processes  []*process     // the first is the server itself, the last to be stopped is the first
+	processes  []*process     // the first is the server itself, then what it stands on
 	metrics    string         // URL, "" for none
 	maxClients int            // 0 for no limit
 	dataBytes  func() int64   // size of its database now; nil where it has none on disk
@@ -52,19 +52,22 @@ func (s *server) cpu() time.Duration {
 	return cpuTime(pids...)
 }
 
-func (s *server) stop() error {
+// stop ends the server and returns how large it leaves its database, or 0.
+// What the server itself keeps is measured once it has ended, for SQLite puts
+// its write-ahead log in order then.
+func (s *server) stop() (int64, error) {
 	for _, c := range s.callers {
 		c.wire.close()
 	}
-	var errs []error
-	for _, p := range s.processes {
-		sig := syscall.SIGTERM
-		if filepath.Base(p.cmd.Path) == "postgres" {
-			sig = syscall.SIGINT // fast shutdown: don't wait for clients
-		}
-		errs = append(errs, p.stop(sig))
+	errs := []error{s.processes[0].stop(syscall.SIGTERM)}
+	var size int64
+	if s.dataBytes != nil {
+		size = s.dataBytes()
 	}
-	return errors.Join(errs...)
+	for _, p := range s.processes[1:] {
+		errs = append(errs, p.stop(syscall.SIGINT)) // PostgreSQL's fast shutdown
+	}
+	return size, errors.Join(errs...)
 }
 
 // lab is what all servers share.

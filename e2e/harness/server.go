@@ -189,6 +189,9 @@ func (w *World) pebble(o Options) *CA {
 // Ours ends the test when the server is Pebble, which is known not to do what
 // the test asks.
 func (w *World) Ours(why string) {
+	if os.Getenv("PATCHED") != "" {
+		return
+	}
 	if Pebble {
 		w.Helper()
 		w.Skip("Pebble: " + why)

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"os/user"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -55,6 +56,9 @@ func Listen(path string) (net.Listener, error) {
 		}
 	}
 	// The socket appears under its name only once it is closed to others.
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
 	hidden := path + ".new"
 	os.Remove(hidden)
 	l, err := net.Listen("unix", hidden)
@@ -78,6 +82,9 @@ type socket struct {
 	net.Listener
 	path string
 }
+
+// Addr is the name it was moved to.
+func (s *socket) Addr() net.Addr { return &net.UnixAddr{Name: s.path, Net: "unix"} }
 
 func (s *socket) Close() error {
 	os.Remove(s.path)

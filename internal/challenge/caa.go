@@ -80,7 +80,7 @@ func (c CAA) allows(value, accountURL string, method protocol.ChallengeType) boo
 		return false
 	}
 	// RFC 8657 sections 3 and 4: each at most once, and compared as they are.
-	if account, times := v.get("accounturi"); times >= 1 && account != accountURL {
+	if account, times := v.get("accounturi"); times > 1 || times == 1 && account != accountURL {
 		return false
 	}
 	methods, times := v.get("validationmethods")

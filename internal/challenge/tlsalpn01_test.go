@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -157,7 +158,9 @@ func TestTLSALPN01Certificates(t *testing.T) {
 		}, false, "octet string"},
 		{"the digest bare", func(c *x509.Certificate) { c.ExtraExtensions[0].Value = digest[:] }, false, "octet string"},
 		{"more behind it", func(c *x509.Certificate) { c.ExtraExtensions[0].Value = append(c.ExtraExtensions[0].Value, 5, 0) }, false, "octet string"},
-		{"an old OID", func(c *x509.Certificate) { c.ExtraExtensions[0].Id = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 30, 1} }, false, "exactly one acmeIdentifier"},
+		{"an old OID", func(c *x509.Certificate) {
+			c.ExtraExtensions[0].Id = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 30, 1}
+		}, false, "exactly one acmeIdentifier"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			template := proof([]string{testName})
@@ -251,6 +254,7 @@ func TestTLSALPN01Servers(t *testing.T) {
 				time.Sleep(30 * time.Millisecond)
 			}
 		}, protocol.TLSFailed, false, ""},
+		{"a long chain", alpn(&tls.Config{NextProtos: []string{acmeTLS}, Certificates: []tls.Certificate{{Certificate: slices.Repeat(cert.Certificate, 200), PrivateKey: cert.PrivateKey}}}), protocol.TLSFailed, false, ""},
 		{"a huge certificate", alpn(&tls.Config{NextProtos: []string{acmeTLS}, Certificates: []tls.Certificate{{Certificate: [][]byte{cert.Certificate[0], make([]byte, 200<<10)}, PrivateKey: cert.PrivateKey}}}), protocol.TLSFailed, false, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -317,6 +321,23 @@ func TestProbeAnyTLS(t *testing.T) {
 	z.set(testName+". A", records[0], records[3])
 	_, err := TLSALPN01{n}.Validate(t.Context(), testValidation())
 	wantNo(t, err, protocol.Unauthorized, false, "2 addresses were asked")
+	// The bound counts; what wasn't asked may be asked the next time, since the
+	// order is random.
+	n.ProbeAny = 1
+	_, err = TLSALPN01{n}.Validate(t.Context(), testValidation())
+	wantNo(t, err, protocol.Unauthorized, true)
+	z.set(testName+". A", records[0], records[4])
+	yes, noes := 0, 0
+	for range 60 {
+		if _, err := (TLSALPN01{n}).Validate(t.Context(), testValidation()); err != nil {
+			noes++
+		} else {
+			yes++
+		}
+	}
+	if yes == 0 || noes == 0 {
+		t.Errorf("one of two addresses: %d times the right one, %d times the wrong one", yes, noes)
+	}
 	// An address that may not be reached isn't one of them.
 	n.Deny = []netip.Prefix{netip.MustParsePrefix("127.0.0.5/32")}
 	z.set(testName+". A", records[4])

@@ -187,18 +187,13 @@ func TestZLint(t *testing.T) {
 	if n := len(registry.Names()); n < 100 {
 		t.Fatalf("only %d lints", n)
 	}
-	excused := map[string]string{
-		"w_ext_subject_key_identifier_not_recommended_subscriber": "a Baseline Requirement; RFC 5280 section 4.2.1.2 wants it",
-		"n_subject_common_name_included":                          "a profile may want it",
-		"w_rsa_mod_factors_smaller_than_752":                      "",
-	}
 	run := func(t *testing.T, c *x509.Certificate) {
 		z, err := zx509.ParseCertificate(c.Raw)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for name, result := range zlint.LintCertificateEx(z, registry).Results {
-			if result.Status > lint.Pass && excused[name] == "" {
+			if result.Status > lint.Pass {
 				t.Errorf("%s: %v %s", name, result.Status, result.Details)
 			}
 		}
@@ -441,9 +436,12 @@ func TestResumeRefuses(t *testing.T) {
 		}, "critical"},
 		"unknown":           {extra(false, []byte{5, 0}, 1, 2, 3), "1.2.3 is unknown"},
 		"unknown, critical": {extra(true, []byte{5, 0}, 1, 2, 3), "critical extension 1.2.3"},
-		"policies":          {func(c *x509.Certificate) { c.PolicyIdentifiers = []asn1.ObjectIdentifier{{1, 2, 3}} }, "2.5.29.32 is unknown"},
-		"noRevAvail wrong":  {extra(false, []byte{1, 1, 0}, 2, 5, 29, 56), "isn't NULL"},
-		"noRevAvail crit":   {extra(true, []byte{5, 0}, 2, 5, 29, 56), "2.5.29.56"},
+		"policies": {func(c *x509.Certificate) {
+			c.Policies = []x509.OID{{}}
+			c.Policies[0], _ = x509.OIDFromInts([]uint64{1, 2, 3})
+		}, "2.5.29.32 is unknown"},
+		"noRevAvail wrong": {extra(false, []byte{1, 1, 0}, 2, 5, 29, 56), "isn't NULL"},
+		"noRevAvail crit":  {extra(true, []byte{5, 0}, 2, 5, 29, 56), "2.5.29.56"},
 		"noRevAvail + CRL": {func(c *x509.Certificate) {
 			c.CRLDistributionPoints = []string{"http://x.example"}
 			extra(false, []byte{5, 0}, 2, 5, 29, 56)(c)
@@ -541,8 +539,8 @@ func TestPoolOfSigners(t *testing.T) {
 		count[keyID]++
 	}
 	for _, p := range all {
-		if n := count[hex.EncodeToString(p.ca.SubjectKeyId)]; n < 3 {
-			t.Errorf("a key got %d of 30 certificates", n)
+		if count[hex.EncodeToString(p.ca.SubjectKeyId)] == 0 {
+			t.Error("a key was never tried")
 		}
 	}
 }

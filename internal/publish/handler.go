@@ -33,10 +33,11 @@ const (
 )
 
 // HTTPServer is an http.Server that bounds what a client may take of time and
-// memory. The caller sets its ErrorLog and serves plain HTTP on it.
-func HTTPServer(p *Publisher) *http.Server {
+// memory. handler is a Publisher, or picks the newest one. The caller sets its
+// ErrorLog and serves plain HTTP on it.
+func HTTPServer(handler http.Handler) *http.Server {
 	return &http.Server{
-		Handler:                      p,
+		Handler:                      handler,
 		ReadHeaderTimeout:            headerTimeout,
 		ReadTimeout:                  headerTimeout, // there is no body to wait for
 		WriteTimeout:                 writeTimeout,
@@ -97,14 +98,14 @@ func (p *Publisher) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	answer := &recorder{ResponseWriter: w}
 	found := p.resources[r.URL.Path]
 	serve(answer, r, found, begun)
-	if p.Served == nil {
+	if p.o.Served == nil {
 		return
 	}
 	name := "unknown"
 	if found != nil {
 		name = found.name
 	}
-	p.Served(Request{Resource: name, Status: answer.status, Took: time.Since(begun)})
+	p.o.Served(Request{Resource: name, Status: answer.status, Took: time.Since(begun)})
 }
 
 func serve(w http.ResponseWriter, r *http.Request, found *resource, now time.Time) {

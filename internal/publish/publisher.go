@@ -85,7 +85,7 @@ type Generation struct {
 
 // Publisher keeps CRLs fresh and serves them.
 type Publisher struct {
-	Options
+	o         Options
 	resources map[string]*resource // by path; fixed
 	lists     []*list              // those that are signed here; fixed
 }
@@ -117,7 +117,7 @@ func New(o Options) (*Publisher, error) {
 	}
 	previous := o.Previous
 	o.Previous = nil // not a chain of all there ever were
-	p := &Publisher{Options: o, resources: map[string]*resource{}}
+	p := &Publisher{o: o, resources: map[string]*resource{}}
 	for _, is := range o.Issuers {
 		if err := p.add(is, previous); err != nil {
 			return nil, err
@@ -184,11 +184,13 @@ func sleep(ctx context.Context, d time.Duration) bool {
 
 // refresh makes a new list if one is needed, and says when to look again.
 func (p *Publisher) refresh(ctx context.Context, l *list) (wait time.Duration) {
-	begun := time.Now()
+	// Without the monotonic reading, which stands still while a machine
+	// sleeps: relying parties go by the wall clock.
+	begun := time.Now().Round(0)
 	bounded, cancel := context.WithTimeout(ctx, makeTimeout)
 	defer cancel()
 	// Read before the entries: what is revoked meanwhile shows next time.
-	revision, err := p.Revision(bounded, l.keyID)
+	revision, err := p.o.Revision(bounded, l.keyID)
 	if err == nil && revision == l.revision && begun.Before(l.due) {
 		l.failures = 0
 		return pollInterval
@@ -200,22 +202,22 @@ func (p *Publisher) refresh(ctx context.Context, l *list) (wait time.Duration) {
 	if err != nil && ctx.Err() != nil {
 		return 0 // we stop; that is no trouble
 	}
-	g.Took, g.Err = time.Since(begun), err
+	g.Took, g.Err = max(time.Since(begun), 0), err
 	if err != nil {
 		wait = min(pollInterval<<min(l.failures, 5), maxRetry)
 		l.failures++
-		p.Logger.Error("no new CRL could be made; the old one, if any, is still served",
+		p.o.Logger.Error("no new CRL could be made; the old one, if any, is still served",
 			"issuer", l.Certificate.Subject.String(), "key_id", l.keyID, "error", err, "served_until", l.end(), "retry_in", wait)
 	} else {
 		wait = max(min(restFactor*g.Took, maxRest), pollInterval)
 		l.failures, l.revision = 0, revision
 		// After a third of its life: a key may be away for the other two.
-		l.due = begun.Add(p.Validity / 3)
-		p.Logger.Info("CRL published", "issuer", l.Certificate.Subject.String(), "key_id", l.keyID,
+		l.due = begun.Add(p.o.Validity / 3)
+		p.o.Logger.Info("CRL published", "issuer", l.Certificate.Subject.String(), "key_id", l.keyID,
 			"number", g.Number, "entries", g.Entries, "bytes", g.Bytes, "next_update", g.NextUpdate)
 	}
-	if p.Made != nil {
-		p.Made(g)
+	if p.o.Made != nil {
+		p.o.Made(g)
 	}
 	return wait
 }
@@ -235,9 +237,10 @@ func (p *Publisher) renew(ctx context.Context, l *list, now time.Time, g *Genera
 	// after its end (RFC 5280 section 3.3). Lists are made each third of
 	// Validity, so one whole Validity is time enough, and nobody need
 	// remember which list was made when.
-	after := now.Add(-p.Validity)
+	after := now.Add(-p.o.Validity)
 	if l.due.IsZero() { // the first: count, so that memory is taken once
-		err := p.Entries(ctx, l.keyID, after, func(cert.Serial, time.Time, cert.Reason, time.Time) error {
+		l.entries = 0
+		err := p.o.Entries(ctx, l.keyID, after, func(cert.Serial, time.Time, cert.Reason, time.Time) error {
 			l.entries++
 			return nil
 		})
@@ -245,16 +248,16 @@ func (p *Publisher) renew(ctx context.Context, l *list, now time.Time, g *Genera
 			return err
 		}
 	}
-	number, err := p.NextNumber(ctx, l.keyID)
+	number, err := p.o.NextNumber(ctx, l.keyID)
 	if err != nil {
 		return err
 	}
-	g.Number, g.NextUpdate = number, now.Add(p.Validity)
+	g.Number, g.NextUpdate = number, now.Add(p.o.Validity)
 	unsigned, err := revocation.Build(revocation.List{
 		Issuer: l.Certificate, Number: number, ThisUpdate: now.Add(-backdate), NextUpdate: g.NextUpdate,
 		Expect: l.entries + l.entries/16, // some were added since
 		Entries: func(yield func(revocation.Entry) error) error {
-			return p.Entries(ctx, l.keyID, after, func(serial cert.Serial, at time.Time, reason cert.Reason, _ time.Time) error {
+			return p.o.Entries(ctx, l.keyID, after, func(serial cert.Serial, at time.Time, reason cert.Reason, _ time.Time) error {
 				return yield(revocation.Entry{Serial: serial, At: at, Reason: reason})
 			})
 		},

@@ -127,8 +127,9 @@ func (s *story) obtain(ctx context.Context, directory, name string, solver acme.
 }
 
 // span is how long a certificate lasts; both its ends belong to it.
-func span(c *x509.Certificate) time.Duration {
-	return (c.NotAfter.Sub(c.NotBefore) + time.Second).Round(time.Minute)
+func span(c *x509.Certificate) string {
+	life := (c.NotAfter.Sub(c.NotBefore) + time.Second).Round(time.Minute)
+	return strings.TrimSuffix(strings.TrimSuffix(life.String(), "0s"), "0m")
 }
 
 type countingTransport struct {

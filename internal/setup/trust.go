@@ -47,7 +47,7 @@ func (m *Made) Explain(w io.Writer, in Init) {
 	p("  cert-manager         Issuer spec.acme: server %s, caBundle: base64 of %s", url, m.Bundle)
 	p("  acme.sh              --server %s --ca-bundle %s --days 1", url, m.Bundle)
 	p("\nOne trust store for this CA and for a public DNS API (certbot's DNS plugins)? Use one bundle of both:")
-	p("  chanceryd trust-bundle %s > bundle.pem   (this CA's roots and the system's public ones)", m.Config)
+	p("  chanceryd trust-bundle %s > bundle.pem   (this CA's roots and the system's public ones)", m.Bundle)
 }
 
 // fileName makes a CA's name fit for a file.

@@ -28,8 +28,8 @@ func (p *Pool) Choose(c Class, usable func(place int) bool) int {
 		if usable != nil && !usable(place) {
 			continue
 		}
-		q := p.queues[place]
-		if w := q.Wait(c); best < 0 || w+q.meanTime()/2 < wait {
+		w, mean := p.queues[place].waitAndMean(c)
+		if best < 0 || w+mean/2 < wait {
 			best, wait = place, w
 		}
 	}
@@ -45,10 +45,4 @@ func (p *Pool) Wait(c Class) time.Duration {
 		}
 	}
 	return least
-}
-
-func (q *Queue) meanTime() time.Duration {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.mean
 }

@@ -41,8 +41,13 @@ var share = [classes]float64{Issuance: 0.95, OCSP: 0.04, CRL: 0.01}
 // caller costs a few kilobytes.
 const DefaultDepth = 4096
 
-// firstGuess stands for the time of one signature until one was measured.
-const firstGuess = time.Millisecond
+// What stands for the time of one signature until one was measured: next to
+// nothing while the key is idle, so that the pool tries it, and a card's usual
+// time while it is at its first, so that one try is all it gets.
+const (
+	guessIdle = 10 * time.Microsecond
+	guessBusy = 200 * time.Millisecond
+)
 
 // smoothing is the weight of the newest signature in the measured mean.
 const smoothing = 0.125
@@ -65,7 +70,7 @@ type Queue struct {
 	length  int                // of all the lists
 	virtual float64            // start-time fair queueing: the clock,
 	finish  [classes]float64   // and when each class's last turn ended on it
-	mean    time.Duration      // of one signature
+	mean    time.Duration      // of one signature; 0: none measured yet
 	signed  [classes]uint64
 	failed  uint64
 }
@@ -83,7 +88,7 @@ func NewQueue(s *Signer, depth int) *Queue {
 	if depth <= 0 {
 		depth = DefaultDepth
 	}
-	q := &Queue{key: s.Signer, random: rand.Reader, parallel: max(s.Parallel, 1), depth: depth, mean: firstGuess}
+	q := &Queue{key: s.Signer, random: rand.Reader, parallel: max(s.Parallel, 1), depth: depth}
 	if _, ok := s.Signer.(*ecdsa.PrivateKey); ok {
 		// No randomness means RFC 6979: the same bytes signed again after
 		// a crash give the same certificate. Whoever releases a signature
@@ -162,8 +167,8 @@ func (q *Queue) leave(c Class, took time.Duration, ok bool) {
 	switch {
 	case !ok:
 		q.failed++
-	case q.signed == [classes]uint64{}: // the first: forget the guess
-		q.mean = took
+	case q.mean == 0:
+		q.mean = max(took, 1)
 	default:
 		q.mean += time.Duration(smoothing * float64(took-q.mean))
 	}
@@ -203,10 +208,16 @@ func (q *Queue) release() {
 // the place it would get and the key's measured rate; for an idle key it is
 // the time of one signature.
 func (q *Queue) Wait(c Class) time.Duration {
+	wait, _ := q.waitAndMean(c)
+	return wait
+}
+
+func (q *Queue) waitAndMean(c Class) (wait, mean time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	mean = q.meanTime()
 	if q.running < q.parallel {
-		return q.mean
+		return mean, mean
 	}
 	place := q.waiting[c].Len() + 1
 	ahead := place
@@ -215,7 +226,18 @@ func (q *Queue) Wait(c Class) time.Duration {
 			ahead += min(q.waiting[o].Len(), int(float64(place)*share[o]/share[c]))
 		}
 	}
-	return q.mean + q.mean*time.Duration(ahead)/time.Duration(q.parallel)
+	return mean + mean*time.Duration(ahead)/time.Duration(q.parallel), mean
+}
+
+// meanTime is the measured time of a signature, or the guess; q.mu is held.
+func (q *Queue) meanTime() time.Duration {
+	switch {
+	case q.mean > 0:
+		return q.mean
+	case q.running == 0:
+		return guessIdle
+	}
+	return guessBusy
 }
 
 // Stats is a Queue's state for metrics.
@@ -224,7 +246,7 @@ type Stats struct {
 	Waiting [classes]int    // by class
 	Signed  [classes]uint64 // by class, since the start
 	Failed  uint64          // the key's errors, since the start
-	Mean    time.Duration   // of one signature, smoothed
+	Mean    time.Duration   // of one signature, smoothed; 0: none measured yet
 }
 
 // Stats returns the state of this moment.

@@ -334,6 +334,25 @@ func TestDeterministic(t *testing.T) {
 	}
 }
 
+// TestPoolTriesNewKeys: a key that was never measured is tried once, and not
+// flooded while it is at its first signature.
+func TestPoolTriesNewKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fast, slow := newCard(t, time.Millisecond).queue(1, 0), newCard(t, time.Second).queue(1, 0)
+		sign(fast, Issuance)
+		queues := []*Queue{fast, slow}
+		p := NewPool(queues...)
+		for range 100 {
+			go sign(queues[p.Choose(Issuance, nil)], Issuance)
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(time.Minute)
+		if s := slow.Stats(); s.Signed[Issuance] != 1 || s.Mean != time.Second {
+			t.Errorf("the slow key signed %d times", s.Signed[Issuance])
+		}
+	})
+}
+
 func TestPool(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cards := []*card{newCard(t, 200*time.Millisecond), newCard(t, 200*time.Millisecond), newCard(t, 200*time.Millisecond)}
