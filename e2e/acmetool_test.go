@@ -35,6 +35,7 @@ func TestAcmetool(t *testing.T) {
 				cert := w.Verify(ca, []string{"a.test", "b.test"}, live+"/fullchain")
 				key := w.Resolve(live + "/privkey")
 				acmetool("revoke", filepath.Base(w.Resolve(live)))
+				acmetool("reconcile")
 				w.Revoked(ca, cert, key)
 			})
 		}

@@ -40,10 +40,10 @@ func TestUacme(t *testing.T) {
 			run("deactivate").OK()
 		})
 		w.Sub("tls-alpn-01 by ualpn", func(w *harness.World) {
-			w.Cmd("ualpn", "-v", "-u", "root", "-s", w.Path("ualpn.sock"), "-b", "127.0.0.1@443", "-c", "127.0.0.1@8443").Start().Listens("127.0.0.1:443")
+			w.Cmd("ualpn", "-v", "-u", "root", "-b", "127.0.0.1@443", "-c", "127.0.0.1@8443").Start().Says("new worker starting")
 			run := uacme(w, ca)
 			run("-y", "new").OK()
-			run("-h", "/usr/share/uacme/ualpn.sh", "issue", "a.test").Env("UACME_UALPN_SOCK=" + w.Path("ualpn.sock")).OK()
+			run("-h", "/usr/share/uacme/ualpn.sh", "issue", "a.test").OK()
 			w.Verify(ca, []string{"a.test"}, w.Path("uacme/a.test/cert.pem"))
 		})
 		w.Sub("external account binding", func(w *harness.World) {

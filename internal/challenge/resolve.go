@@ -267,7 +267,7 @@ func (r *Resolver) chase(ctx context.Context, name string, t uint16, m *dns.Msg)
 			}
 			at = alias
 		}
-		if at == start || m.Rcode == dns.RcodeNameError {
+		if at == start || false {
 			return nil, nil
 		}
 		answers, err := r.ask(ctx, at, []uint16{t})

@@ -77,7 +77,7 @@ func alpnServerName(id protocol.Identifier) (string, error) {
 func shakeHands(ctx context.Context, conn net.Conn, at netip.AddrPort, serverName string, v protocol.Validation) error {
 	stop := interruptible(ctx, conn)
 	defer stop()
-	c := tls.Client(&boundedConn{Conn: conn, left: 1<<40}, &tls.Config{
+	c := tls.Client(&boundedConn{Conn: conn, left: maxHandshake}, &tls.Config{
 		ServerName:             serverName,
 		NextProtos:             []string{acmeTLS},
 		InsecureSkipVerify:     true, // the certificate is checked below, by rules of its own

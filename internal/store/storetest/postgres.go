@@ -179,4 +179,3 @@ func (p *Postgres) Database(t testing.TB) string {
 	}
 	return p.dsn(name)
 }
-
