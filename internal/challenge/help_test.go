@@ -95,6 +95,13 @@ func serveDNS(t testing.TB) (*zone, *Resolver) {
 	z := &zone{records: map[string][]string{}, rcode: map[string]int{}, asked: map[string]int{}}
 	tcp := listen(t, "127.0.0.1:0")
 	udp, err := net.ListenPacket("udp", tcp.Addr().String())
+	for range 20 { // until a port is free for both
+		if err == nil {
+			break
+		}
+		tcp = listen(t, "127.0.0.1:0")
+		udp, err = net.ListenPacket("udp", tcp.Addr().String())
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +112,7 @@ func serveDNS(t testing.TB) (*zone, *Resolver) {
 		<-started
 		t.Cleanup(func() { s.Shutdown() })
 	}
-	r, err := NewResolver(ResolverConfig{Servers: []string{tcp.Addr().String()}, Timeout: 2 * time.Second})
+	r, err := NewResolver(ResolverConfig{Servers: []string{tcp.Addr().String()}, Timeout: 5 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}

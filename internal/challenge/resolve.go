@@ -45,9 +45,10 @@ const (
 type ResolverConfig struct {
 	// Servers are recursive resolvers, asked in this order: "192.0.2.53",
 	// "[2001:db8::53]:5353", or DNS over TLS (RFC 7858) as
-	// "tls://dns.internal" or "tls://192.0.2.53:853". None: those of
-	// /etc/resolv.conf, and addresses are looked for in /etc/hosts first, as
-	// other programs on the machine do, so that a small network needs no DNS.
+	// "tls://dns.internal" (itself looked up as the machine does) or
+	// "tls://192.0.2.53:853". None: those of /etc/resolv.conf, and addresses
+	// are looked for in /etc/hosts first, as other programs on the machine
+	// do, so that a small network needs no DNS.
 	Servers []string
 	// ServerName is what a tls:// server's certificate must say where that is
 	// not the host in its URL.
@@ -267,7 +268,7 @@ func (r *Resolver) chase(ctx context.Context, name string, t uint16, m *dns.Msg)
 			}
 			at = alias
 		}
-		if at == start || false {
+		if at == start || m.Rcode == dns.RcodeNameError {
 			return nil, nil
 		}
 		answers, err := r.ask(ctx, at, []uint16{t})
