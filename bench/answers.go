@@ -26,19 +26,19 @@ type answers struct {
 
 func listenAnswers() (*answers, error) {
 	a := new(answers)
-	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+	tcp, err := listenLow() // Pebble asks by TCP
 	if err != nil {
 		return nil, err
 	}
-	a.closers = append(a.closers, udp)
-	a.dns = udp.LocalAddr().String()
-	tcp, err := net.Listen("tcp", a.dns) // Pebble asks by TCP
+	a.closers = append(a.closers, tcp)
+	a.dns = tcp.Addr().String()
+	udp, err := net.ListenPacket("udp", a.dns)
 	if err != nil {
 		a.close()
 		return nil, err
 	}
-	a.closers = append(a.closers, tcp)
-	web, err := net.Listen("tcp", "127.0.0.1:0")
+	a.closers = append(a.closers, udp)
+	web, err := listenLow()
 	if err != nil {
 		a.close()
 		return nil, err
@@ -57,13 +57,21 @@ func (a *answers) close() {
 	}
 }
 
+// serveTCP serves each connection and, once the client has closed it, ends it
+// by a reset: else thousands of them would wait out their minute in TIME-WAIT,
+// and each connect would search longer for a free port than the last.
 func serveTCP(l net.Listener, serve func(net.Conn)) {
 	for {
 		conn, err := l.Accept()
 		if err != nil {
 			return
 		}
-		go serve(conn)
+		go func() {
+			defer conn.Close()
+			_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+			serve(conn)
+			_ = conn.(*net.TCPConn).SetLinger(0)
+		}()
 	}
 }
 
@@ -82,8 +90,6 @@ func serveUDP(conn net.PacketConn) {
 
 // serveDNS answers queries on one TCP connection (RFC 7766).
 func serveDNS(conn net.Conn) {
-	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
 	for {
 		var size [2]byte
 		if _, err := io.ReadFull(conn, size[:]); err != nil {
@@ -125,11 +131,9 @@ func resolve(query []byte) []byte {
 	return answer
 }
 
-// serveHTTP answers one validation request and closes, as every workload is
-// another host to a CA in real life.
+// serveHTTP answers one validation request for each connection, as every
+// workload is another host to a CA in real life.
 func (a *answers) serveHTTP(conn net.Conn) {
-	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
 	in := bufio.NewReaderSize(conn, 2048)
 	request, err := in.ReadString('\n')
 	if err != nil {
@@ -151,4 +155,5 @@ func (a *answers) serveHTTP(conn net.Conn) {
 	}
 	_, _ = fmt.Fprintf(conn, "HTTP/1.1 %d %s\r\nContent-Type: application/octet-stream\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
 		status, http.StatusText(status), len(body), body)
+	_, _ = in.ReadByte() // until the client has read it and closes
 }

@@ -316,6 +316,8 @@ func (w *wire) exchange(req *http.Request) (*http.Response, error) {
 	}
 	if !w.cold && w.cached == nil && req.URL.String() == w.directory && resp.StatusCode == http.StatusOK {
 		keep := *resp
+		keep.Header = resp.Header.Clone()
+		keep.Header.Del("Replay-Nonce") // good for once only
 		w.cached, w.body = &keep, body
 	}
 	resp.Body = io.NopCloser(bytes.NewReader(body))

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -57,26 +58,35 @@ func (l *lab) countSyncs(ctx context.Context, o *options, servers []*server, res
 		if srv.name == floorName || srv.name == pebbleName {
 			continue // neither has a disk
 		}
-		res.Syncs[srv.name] = map[mode]float64{}
-		for _, m := range []mode{throwaway, kept} {
-			n, err := l.traceSyncs(ctx, srv, m, o.syncs, js)
+		for _, sc := range []scenario{{throwaway, 1}, {kept, 1}, {throwaway, 8}} {
+			n, err := l.traceSyncs(ctx, srv, sc, o.syncs, js)
 			if err != nil {
 				return err
 			}
-			res.Syncs[srv.name][m] = n
-			fmt.Fprintf(o.progress, "strace  %-18s %-22s %6.1f syncs for a certificate\n", m, srv.name, n)
+			res.Syncs[srv.name] = append(res.Syncs[srv.name], syncCount{sc, n})
+			fmt.Fprintf(o.progress, "strace     %-18s %3d clients  %-22s %6.1f syncs for a certificate\n", sc.Mode, sc.Clients, srv.name, n)
 		}
 	}
 	return nil
 }
 
-func (l *lab) traceSyncs(ctx context.Context, srv *server, m mode, n int, js *jobs) (float64, error) {
-	c := newCaller(srv, l.answers)
-	defer c.wire.close()
-	if err := l.warm(ctx, c, scenario{m, 1}, js); err != nil {
-		return 0, err
+// syncCount is what strace saw.
+type syncCount struct {
+	Scenario scenario `json:"scenario"`
+	Calls    float64  `json:"callsPerCertificate"`
+}
+
+// traceSyncs counts during at least n issuances.
+func (l *lab) traceSyncs(ctx context.Context, srv *server, sc scenario, n int, js *jobs) (float64, error) {
+	callers := make([]*caller, sc.Clients)
+	for i := range callers {
+		callers[i] = newCaller(srv, l.answers)
+		defer callers[i].wire.close()
+		if err := l.warm(ctx, callers[i], sc, js); err != nil {
+			return 0, err
+		}
 	}
-	args := []string{"-f", "-qq", "-e", "trace=fsync,fdatasync,msync,sync_file_range"}
+	args := []string{"-f", "-qq", "-s", "0", "-e", "signal=none", "-e", "trace=fsync,fdatasync,msync,sync_file_range,write,pwrite64,writev"}
 	for _, p := range srv.processes {
 		for _, pid := range tree(p.pid()) {
 			args = append(args, "-p", strconv.Itoa(pid))
@@ -89,29 +99,55 @@ func (l *lab) traceSyncs(ctx context.Context, srv *server, m mode, n int, js *jo
 		return 0, err
 	}
 	time.Sleep(time.Second) // until it has attached to every thread
-	failed := error(nil)
-	for range n {
-		j, err := js.at(srv.next)
-		if err == nil {
-			srv.next++
-			err = c.issue(ctx, j, m.keepsAccount())
-		}
-		if err != nil {
-			failed = err
-			break
-		}
-	}
+	r := &run{jobs: js, srv: srv, mode: sc.Mode}
+	r.drive(ctx, callers, func() bool { return r.done() < n })
 	time.Sleep(settle)
 	_ = cmd.Process.Signal(os.Interrupt) // strace lets go of them and ends
 	_ = cmd.Wait()
+	if r.sample.Failures > 0 {
+		return 0, fmt.Errorf("%s: under strace: %s", srv.name, r.sample.FirstError)
+	}
+	calls := syncCalls(trace.String(), syncedFiles(srv.pid()))
+	if calls == 0 {
+		return 0, fmt.Errorf("%s: strace saw no sync: %.2000s", srv.name, trace.String())
+	}
+	return r.sample.per(float64(calls)), nil
+}
+
+// syncCalls counts the calls that wait for the disk: syncs by name, and
+// writes to files that are open with O_DSYNC, which is how badger does it.
+func syncCalls(trace string, synced map[string]bool) int {
 	calls := 0
-	for line := range strings.Lines(trace.String()) {
-		if strings.Contains(line, "sync(") || strings.Contains(line, "sync_file_range(") {
+	for line := range strings.Lines(trace) {
+		if rest, ok := strings.CutPrefix(line, "[pid"); ok {
+			_, line, _ = strings.Cut(rest, "] ")
+		}
+		name, args, _ := strings.Cut(line, "(")
+		switch name {
+		case "fsync", "fdatasync", "msync", "sync_file_range":
 			calls++
+		case "write", "pwrite64", "writev":
+			if fd, _, _ := strings.Cut(args, ","); synced[fd] {
+				calls++
+			}
 		}
 	}
-	if calls == 0 && failed == nil {
-		failed = fmt.Errorf("%s: strace saw no sync: %s", srv.name, trace.String())
+	return calls
+}
+
+// syncedFiles lists a process's file descriptors that are open with O_DSYNC.
+func syncedFiles(pid int) map[string]bool {
+	dir := fmt.Sprintf("/proc/%d/fdinfo", pid)
+	entries, _ := os.ReadDir(dir)
+	synced := map[string]bool{}
+	for _, e := range entries {
+		text, _ := os.ReadFile(filepath.Join(dir, e.Name()))
+		_, after, _ := strings.Cut(string(text), "flags:")
+		line, _, _ := strings.Cut(after, "\n")
+		flags, _ := strconv.ParseInt(strings.TrimSpace(line), 8, 64)
+		if flags&syscall.O_DSYNC != 0 {
+			synced[e.Name()] = true
+		}
 	}
-	return float64(calls) / float64(n), failed
+	return synced
 }

@@ -49,7 +49,7 @@ type sample struct {
 	PeakBytes    int64           `json:"peakBytes"` // of the server's own process
 	Allocations  float64         `json:"allocations,omitempty"`
 	AllocBytes   float64         `json:"allocBytes,omitempty"`
-	Commits      float64         `json:"commits,omitempty"` // synchronous ones, as the server counts them
+	Commits      float64         `json:"commits,omitempty"` // synchronous ones, as the server counts them, less those of an idle one
 	Latencies    []time.Duration `json:"-"`
 	FirstError   string          `json:"firstError,omitempty"`
 }
@@ -86,7 +86,7 @@ func (l *lab) measure(ctx context.Context, srv *server, sc scenario, length time
 	}
 	r := &run{jobs: js, srv: srv, mode: sc.Mode}
 	cpu, own, begin := srv.cpu(), ownCPU(), time.Now()
-	r.drive(ctx, callers, begin.Add(length))
+	r.drive(ctx, callers, func() bool { return time.Since(begin) < length })
 	s := r.sample
 	s.Seconds, s.ClientCPU = r.last.Sub(begin).Seconds(), (ownCPU() - own).Seconds()
 	time.Sleep(settle)
@@ -94,7 +94,7 @@ func (l *lab) measure(ctx context.Context, srv *server, sc scenario, length time
 	after := scrape(srv.metrics)
 	s.Allocations = after["go_memstats_mallocs_total"] - before["go_memstats_mallocs_total"]
 	s.AllocBytes = after["go_memstats_alloc_bytes_total"] - before["go_memstats_alloc_bytes_total"]
-	s.Commits = after["chancery_store_commits_total"] - before["chancery_store_commits_total"]
+	s.Commits = after[commitsTotal] - before[commitsTotal] - srv.idleCommits*time.Since(begin).Seconds()
 	for _, c := range callers {
 		s.Posts += c.wire.posts
 		s.Requests += c.wire.requests
@@ -103,6 +103,23 @@ func (l *lab) measure(ctx context.Context, srv *server, sc scenario, length time
 		}
 	}
 	return s, nil
+}
+
+// commitsTotal is chanceryd's own count of synchronous commits.
+const commitsTotal = "chancery_store_commits_total"
+
+// idle counts what servers commit with nobody there: leases and sweeps come by
+// the clock, and are no certificate's cost.
+func idle(servers []*server) {
+	const watch = 3 * time.Second
+	var before []float64
+	for _, srv := range servers {
+		before = append(before, scrape(srv.metrics)[commitsTotal])
+	}
+	time.Sleep(watch)
+	for i, srv := range servers {
+		srv.idleCommits = (scrape(srv.metrics)[commitsTotal] - before[i]) / watch.Seconds()
+	}
 }
 
 // warm lets one client make its first issuances of a turn.
@@ -136,17 +153,30 @@ type run struct {
 	last   time.Time // when the last certificate was had
 }
 
-// drive runs all clients until the deadline; each ends what it has begun.
-func (r *run) drive(ctx context.Context, callers []*caller, deadline time.Time) {
+// drive runs all clients while more says so; each ends what it has begun. It
+// stops early when everything fails, at a server that is gone.
+func (r *run) drive(ctx context.Context, callers []*caller, more func() bool) {
 	var wg sync.WaitGroup
 	for _, c := range callers {
 		wg.Go(func() {
-			for time.Now().Before(deadline) && ctx.Err() == nil {
+			for more() && ctx.Err() == nil && !r.hopeless() {
 				r.one(ctx, c)
 			}
 		})
 	}
 	wg.Wait()
+}
+
+func (r *run) done() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.sample.Certificates
+}
+
+func (r *run) hopeless() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.sample.Failures > 100 && r.sample.Certificates == 0
 }
 
 func (r *run) one(ctx context.Context, c *caller) {

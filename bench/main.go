@@ -138,7 +138,7 @@ func bench(ctx context.Context, o *options) (res *results, err error) {
 		return nil, err
 	}
 	res = &results{Machine: describeMachine(l.dir), Rounds: o.rounds, CellSeconds: o.cell.Seconds(), Stored: o.stored,
-		Bytes: map[string]float64{}, Syncs: map[string]map[mode]float64{}}
+		Bytes: map[string]float64{}, Syncs: map[string][]syncCount{}}
 	if o.stored > 0 {
 		if res.FilledBytes, err = l.fill(ctx, o); err != nil {
 			return nil, err
@@ -150,7 +150,7 @@ func bench(ctx context.Context, o *options) (res *results, err error) {
 			size, stopErr := srv.stop()
 			err = errors.Join(err, stopErr)
 			if size > 0 && srv.next > 0 && srv.name != chanceryMillion {
-				res.Bytes[srv.name] = float64(size) / float64(srv.next)
+				res.Bytes[srv.name] = float64(size-srv.emptyBytes) / float64(srv.next)
 			}
 		}
 	}()
@@ -161,6 +161,7 @@ func bench(ctx context.Context, o *options) (res *results, err error) {
 		}
 		servers = append(servers, srv)
 	}
+	idle(servers)
 	if err := l.rounds(ctx, o, servers, res); err != nil {
 		return nil, err
 	}

@@ -69,6 +69,7 @@ func (l *lab) startWithPostgres(ctx context.Context) (*server, error) {
 		n, _ := strconv.ParseInt(out, 10, 64)
 		return n
 	}
+	srv.emptyBytes = srv.dataBytes() // PostgreSQL's own catalogue: 7 MB
 	return srv, nil
 }
 

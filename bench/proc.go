@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -107,12 +108,24 @@ func tail(file string) string {
 
 // freePort finds a TCP port that was free a moment ago.
 func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := listenLow()
 	if err != nil {
 		return 0, err
 	}
 	defer l.Close()
 	return l.Addr().(*net.TCPAddr).Port, nil
+}
+
+// listenLow listens on a port below those that Linux gives to outgoing
+// connections, of which there are thousands here.
+func listenLow() (net.Listener, error) {
+	for try := 1; ; try++ {
+		port := 20000 + rand.IntN(12000)
+		l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port))
+		if err == nil || try == 100 {
+			return l, err
+		}
+	}
 }
 
 // cpuTime returns the CPU time of processes and all their children, the dead

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 )
 
 // machine is what the numbers depend on.
@@ -30,9 +31,9 @@ type results struct {
 	Rounds      int
 	CellSeconds float64
 	Stored      int
-	FilledBytes float64                     // bytes for each certificate filled in
-	Bytes       map[string]float64          // by server: bytes of database for each certificate issued
-	Syncs       map[string]map[mode]float64 // by server and mode: sync calls for each certificate, one client
+	FilledBytes float64                // bytes for each certificate filled in
+	Bytes       map[string]float64     // by server: bytes of database for each certificate issued
+	Syncs       map[string][]syncCount // by server
 
 	cells []*cell
 }
@@ -152,15 +153,15 @@ func (r *results) rows() []row {
 
 // report is what --json prints.
 type report struct {
-	Machine     machine                     `json:"machine"`
-	Rounds      int                         `json:"rounds"`
-	CellSeconds float64                     `json:"cellSeconds"`
-	Stored      int                         `json:"stored,omitempty"`
-	Rows        []row                       `json:"rows"`
-	Targets     []target                    `json:"targets"`
-	Bytes       map[string]float64          `json:"databaseBytesPerCertificate"`
-	FilledBytes float64                     `json:"filledBytesPerCertificate,omitempty"`
-	Syncs       map[string]map[mode]float64 `json:"syncsPerCertificate,omitempty"`
+	Machine     machine                `json:"machine"`
+	Rounds      int                    `json:"rounds"`
+	CellSeconds float64                `json:"cellSeconds"`
+	Stored      int                    `json:"stored,omitempty"`
+	Rows        []row                  `json:"rows"`
+	Targets     []target               `json:"targets"`
+	Bytes       map[string]float64     `json:"databaseBytesPerCertificate"`
+	FilledBytes float64                `json:"filledBytesPerCertificate,omitempty"`
+	Syncs       map[string][]syncCount `json:"syncsPerCertificate,omitempty"`
 }
 
 func (r *results) report() report {
@@ -200,18 +201,14 @@ func (sc scenario) title() string {
 func (r *results) table(w io.Writer) error {
 	var out bytes.Buffer
 	fmt.Fprintf(&out, "%s\n\n", r.conditions())
-	t := tabwriter.NewWriter(&out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	var last scenario
 	for _, row := range r.rows() {
 		if row.Scenario != last {
 			last = row.Scenario
-			columns := append([]string{last.title()}, columns[1:]...)
-			fmt.Fprintf(t, "\t\n%s\t\n", strings.Join(columns, "\t"))
+			fmt.Fprintln(&out)
+			line(&out, append([]string{last.title()}, columns[1:]...))
 		}
-		fmt.Fprintf(t, "%s\t\n", strings.Join(row.fields(), "\t"))
-	}
-	if err := t.Flush(); err != nil {
-		return err
+		line(&out, row.fields())
 	}
 	fmt.Fprintln(&out)
 	for _, row := range r.rows() {
@@ -223,7 +220,7 @@ func (r *results) table(w io.Writer) error {
 		fmt.Fprintln(&out, line)
 	}
 	fmt.Fprintln(&out)
-	t = tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
+	t := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
 	for _, goal := range r.targets() {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", goal.verdict(), goal.Got, goal.Want, goal.Name)
 	}
@@ -232,6 +229,15 @@ func (r *results) table(w io.Writer) error {
 	}
 	_, err := out.WriteTo(w)
 	return err
+}
+
+// line writes one row: the first column to the left, the others to the right.
+func line(w io.Writer, fields []string) {
+	fmt.Fprintf(w, "%-30s", fields[0])
+	for i, f := range fields[1:] {
+		fmt.Fprintf(w, "%*s", 2+max(6, utf8.RuneCountInString(columns[i+1])), f)
+	}
+	fmt.Fprintln(w)
 }
 
 // markdown writes the report as tables for docs/PERFORMANCE.md.
@@ -259,7 +265,7 @@ func (r *results) markdown(w io.Writer) error {
 }
 
 func (r *results) conditions() string {
-	return fmt.Sprintf("%s, %d cores, Linux %s, %s; one fdatasync takes %.2f ms. %d rounds of %.0f s a turn; every number is the median of the rounds, p50 and p99 are over all certificates, ratios are within a round.",
+	return fmt.Sprintf("%s, %d cores, Linux %s, %s; one fdatasync takes %.2f ms. %d rounds of %g s a turn; every number is the median of the rounds, p50 and p99 are over all certificates, ratios are within a round.",
 		r.Machine.CPU, r.Machine.Cores, r.Machine.Kernel, r.Machine.Go, r.Machine.SyncMS, r.Rounds, r.CellSeconds)
 }
 
@@ -271,7 +277,11 @@ func (r *results) storage() []string {
 			lines = append(lines, fmt.Sprintf("%s: %.0f bytes of database for each certificate of this run", name, v))
 		}
 		if v := r.Syncs[name]; v != nil {
-			lines = append(lines, fmt.Sprintf("%s: strace saw %.1f sync calls for a certificate with one client, %.1f with a kept account", name, v[throwaway], v[kept]))
+			var parts []string
+			for _, n := range v {
+				parts = append(parts, fmt.Sprintf("%.1f (%s)", n.Calls, n.Scenario.title()))
+			}
+			lines = append(lines, fmt.Sprintf("%s: sync calls that strace saw for a certificate: %s", name, strings.Join(parts, ", ")))
 		}
 	}
 	if r.FilledBytes > 0 {

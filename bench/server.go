@@ -2,11 +2,14 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/x509"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,6 +28,9 @@ type server struct {
 	metrics    string         // URL, "" for none
 	maxClients int            // 0 for no limit
 	dataBytes  func() int64   // size of its database now; nil where it has none on disk
+	emptyBytes int64          // of its database before the first certificate
+
+	idleCommits float64 // a second
 
 	next    int // job
 	callers []*caller
@@ -151,7 +157,7 @@ func (l *lab) startChanceryd(ctx context.Context, folder, dsn string) (*server, 
 	if err != nil {
 		return nil, err
 	}
-	args := []string{"demo", "--json", "--listen", "127.0.0.1:" + strconv.Itoa(port), "--dir", dir,
+	args := []string{"demo", "--json", "--log", "info", "--listen", "127.0.0.1:" + strconv.Itoa(port), "--dir", dir,
 		"--http-port", strconv.Itoa(l.answers.httpPort), "--tls-port", "1",
 		"--resolver", l.answers.dns, "--allow", "127.0.0.0/8"}
 	if dsn != "" {
@@ -197,15 +203,44 @@ func (l *lab) startChanceryd(ctx context.Context, folder, dsn string) (*server, 
 	return srv, nil
 }
 
-// databaseBytes is the size of the SQLite database below a demo's folder, its
-// write-ahead log apart: that is as long as the last busy moment made it.
+// databaseBytes is the size that the SQLite database below a demo's folder
+// has, what still waits in its write-ahead log included. The log itself is as
+// long as the last busy moment made it and is used again and again.
 func databaseBytes(dir string) int64 {
-	if file := databaseFile(dir); file != "" {
-		if info, err := os.Stat(file); err == nil {
-			return info.Size()
+	file := databaseFile(dir)
+	if file == "" {
+		return 0
+	}
+	info, err := os.Stat(file)
+	if err != nil {
+		return 0
+	}
+	return max(info.Size(), logBytes(file+"-wal"))
+}
+
+// logBytes reads in a write-ahead log how large the database is after its last
+// commit (SQLite's file format, section 4.1 and 4.2); 0 if there is no log.
+func logBytes(file string) int64 {
+	f, err := os.Open(file)
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	var head [32]byte
+	if _, err := io.ReadFull(f, head[:]); err != nil {
+		return 0
+	}
+	page := int64(binary.BigEndian.Uint32(head[8:]))
+	pages := int64(0)
+	for at := int64(len(head)); ; at += 24 + page {
+		var frame [24]byte
+		if _, err := f.ReadAt(frame[:], at); err != nil || !bytes.Equal(frame[8:16], head[16:24]) {
+			return pages * page // the salts differ: the rest is of an earlier turn
+		}
+		if n := binary.BigEndian.Uint32(frame[4:]); n != 0 {
+			pages = int64(n)
 		}
 	}
-	return 0
 }
 
 // databaseFile finds the file by what every SQLite database starts with.

@@ -10,7 +10,7 @@ import (
 
 // acme-tiny knows http-01 by files and RSA account keys, and nothing else.
 func TestAcmeTiny(t *testing.T) {
-	harness.Alone(t, time.Minute, func(w *harness.World) {
+	harness.Alone(t, 2*time.Minute, func(w *harness.World) {
 		w.Names()
 		ca := w.CA(harness.Options{})
 		www := w.Webroot()

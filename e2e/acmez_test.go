@@ -253,7 +253,7 @@ func TestAcmez(t *testing.T) {
 }
 
 func TestAcmezDNS(t *testing.T) {
-	harness.Alone(t, time.Minute, func(w *harness.World) {
+	harness.Alone(t, 2*time.Minute, func(w *harness.World) {
 		b := w.BIND()
 		ca := w.CA(harness.Options{})
 		c := newAcmez(w, ca, solveDNS01(w, b))

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,7 +18,7 @@ import (
 )
 
 func TestAutocert(t *testing.T) {
-	harness.Alone(t, time.Minute, func(w *harness.World) {
+	harness.Alone(t, 2*time.Minute, func(w *harness.World) {
 		w.Names()
 		ca := w.CA(harness.Options{})
 		manager := func(w *harness.World) *autocert.Manager {
@@ -63,7 +64,12 @@ func TestAutocert(t *testing.T) {
 			if err != nil {
 				w.Fatal(err)
 			}
-			srv := &http.Server{Handler: m.HTTPHandler(nil)}
+			var refused, asked atomic.Int32
+			answer := m.HTTPHandler(nil)
+			srv := &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, req *http.Request) {
+				asked.Add(1)
+				answer.ServeHTTP(rw, req)
+			})}
 			go func() { _ = srv.Serve(l) }()
 			w.Cleanup(func() { _ = srv.Close() })
 			conf := m.TLSConfig()
@@ -71,14 +77,16 @@ func TestAutocert(t *testing.T) {
 			get := conf.GetCertificate
 			conf.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
 				if slices.Contains(h.SupportedProtos, "acme-tls/1") {
+					refused.Add(1)
 					return nil, net.ErrClosed
 				}
 				return get(h)
 			}
 			serveTLS(w, conf)
-			start := time.Now()
 			served(w, ca, "a.test")
-			w.Logf("autocert fell back to http-01 in %v", time.Since(start))
+			if refused.Load() == 0 || asked.Load() == 0 {
+				w.Errorf("tls-alpn-01 was tried %d times and http-01 %d times, want both", refused.Load(), asked.Load())
+			}
 		})
 	})
 }

@@ -88,7 +88,7 @@ func TestCertbot(t *testing.T) {
 }
 
 func TestCertbotPorts(t *testing.T) {
-	harness.Alone(t, time.Minute, func(w *harness.World) {
+	harness.Alone(t, 2*time.Minute, func(w *harness.World) {
 		w.Names()
 		ca := w.CA(harness.Options{HTTPPort: 5002})
 		newCertbot(w, ca).certonly(w, "a", []string{"a.test"}, "--standalone", "--http-01-port", "5002")
@@ -96,7 +96,7 @@ func TestCertbotPorts(t *testing.T) {
 }
 
 func TestCertbotDNS(t *testing.T) {
-	harness.Alone(t, time.Minute, func(w *harness.World) {
+	harness.Alone(t, 2*time.Minute, func(w *harness.World) {
 		b := w.BIND()
 		ca := w.CA(harness.Options{})
 		c := newCertbot(w, ca)

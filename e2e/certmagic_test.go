@@ -42,7 +42,7 @@ func obtain(w *harness.World, cfg *certmagic.Config, name string) error {
 }
 
 func TestCertmagic(t *testing.T) {
-	harness.Alone(t, time.Minute, func(w *harness.World) {
+	harness.Alone(t, 2*time.Minute, func(w *harness.World) {
 		w.Names()
 		ca := w.CA(harness.Options{})
 		stored := func(w *harness.World, name string) (crt, key string) {
@@ -94,7 +94,7 @@ func TestCertmagic(t *testing.T) {
 }
 
 func TestCertmagicDNS(t *testing.T) {
-	harness.Alone(t, time.Minute, func(w *harness.World) {
+	harness.Alone(t, 2*time.Minute, func(w *harness.World) {
 		b := w.BIND()
 		ca := w.CA(harness.Options{})
 		cfg := newCertmagic(w, ca, func(i *certmagic.ACMEIssuer) {

@@ -14,7 +14,7 @@ import (
 // cert-manager's fork of x/crypto/acme is the code with which its controllers
 // talk to the server; this is what they do with it.
 func TestCertManager(t *testing.T) {
-	harness.Alone(t, time.Minute, func(w *harness.World) {
+	harness.Alone(t, 2*time.Minute, func(w *harness.World) {
 		w.Ours("it sends no Location with finalize, without which this client polls an empty URL")
 		b := w.BIND()
 		ca := w.CA(harness.Options{})

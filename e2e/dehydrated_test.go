@@ -66,7 +66,7 @@ func TestDehydrated(t *testing.T) {
 }
 
 func TestDehydratedDNS(t *testing.T) {
-	harness.Alone(t, time.Minute, func(w *harness.World) {
+	harness.Alone(t, 2*time.Minute, func(w *harness.World) {
 		b := w.BIND()
 		ca := w.CA(harness.Options{})
 		// HOOK_CHAIN gives all names at once, the two values of one name too.

@@ -179,6 +179,13 @@ func TestFacts01To13(t *testing.T) {
 				w.Error("badNonce came without a nonce to try again with")
 			}
 		})
+		w.Sub("12 no nonce with the directory", func(w *harness.World) {
+			// ruby-acme-client 2.0.9 throws on one: it has no client yet to keep it.
+			r := w.Raw(f.ca, f.ca.Directory)
+			if n := r.Get(f.ca.Directory).Header.Get("Replay-Nonce"); n != "" {
+				w.Errorf("the directory came with a nonce: %q", n)
+			}
+		})
 		w.Sub("12 what is not there is 4xx", func(w *harness.World) {
 			// npm's acme-client repeats the same nonce after a 5xx.
 			r := f.client(w)

@@ -7,6 +7,7 @@ toolchain go1.27.4
 require (
 	github.com/caddyserver/certmagic v0.25.6
 	github.com/cert-manager/cert-manager v1.21.2
+	github.com/chancery-pki/chancery/mtls v0.0.0
 	github.com/go-acme/lego/v4 v4.35.2
 	github.com/libdns/libdns v1.1.1
 	github.com/mholt/acmez/v3 v3.1.7
@@ -41,3 +42,5 @@ require (
 	golang.org/x/net v0.60.0 // indirect
 	golang.org/x/text v0.43.0 // indirect
 )
+
+replace github.com/chancery-pki/chancery/mtls => ../mtls

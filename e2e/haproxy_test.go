@@ -10,7 +10,7 @@ import (
 // HAProxy 2.6 has no ACME of its own: certbot answers behind it, and a hook
 // puts the certificate in through the runtime API, without a restart.
 func TestHAProxy(t *testing.T) {
-	harness.Alone(t, time.Minute, func(w *harness.World) {
+	harness.Alone(t, 2*time.Minute, func(w *harness.World) {
 		w.Names()
 		ca := w.CA(harness.Options{})
 		site := w.Path("site.pem")

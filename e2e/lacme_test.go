@@ -9,7 +9,7 @@ import (
 
 // lacme knows http-01 only, and serves it itself.
 func TestLacme(t *testing.T) {
-	harness.Alone(t, time.Minute, func(w *harness.World) {
+	harness.Alone(t, 2*time.Minute, func(w *harness.World) {
 		w.Names()
 		ca := w.CA(harness.Options{})
 		ca.TrustSystemWide()
@@ -48,7 +48,11 @@ subject = /CN=b.test
 subjectAltName = DNS:b.test
 `)
 		run := func(args ...string) { w.Run("lacme", append([]string{"--config=" + conf}, args...)...) }
-		run("account", "--register", "--tos-agreed", "mailto:a@example.org")
+		contact := "a@example.org" // which lacme sends as it is
+		if harness.Pebble {
+			contact = "mailto:" + contact
+		}
+		run("account", "--register", "--tos-agreed", contact)
 		run("newOrder")
 		w.KeyIs(w.Verify(ca, []string{"a.test"}, w.Path("rsa.pem")), "RSA-2048")
 		first := w.Verify(ca, []string{"b.test"}, w.Path("ec.pem"))

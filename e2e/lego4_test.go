@@ -119,7 +119,7 @@ func TestLego4(t *testing.T) {
 }
 
 func TestLego4DNS(t *testing.T) {
-	harness.Alone(t, time.Minute, func(w *harness.World) {
+	harness.Alone(t, 2*time.Minute, func(w *harness.World) {
 		b := w.BIND()
 		ca := w.CA(harness.Options{})
 		conf := rfc2136.NewDefaultConfig()

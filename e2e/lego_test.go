@@ -60,7 +60,7 @@ func TestLego(t *testing.T) {
 }
 
 func TestLegoDNS(t *testing.T) {
-	harness.Alone(t, time.Minute, func(w *harness.World) {
+	harness.Alone(t, 2*time.Minute, func(w *harness.World) {
 		b := w.BIND()
 		ca := w.CA(harness.Options{})
 		l := lego{w, ca, w.Mkdir("lego")}

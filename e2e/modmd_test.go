@@ -105,7 +105,7 @@ func TestModMD(t *testing.T) {
 }
 
 func TestModMDDNS(t *testing.T) {
-	harness.Alone(t, time.Minute, func(w *harness.World) {
+	harness.Alone(t, 2*time.Minute, func(w *harness.World) {
 		b := w.BIND()
 		ca := w.CA(harness.Options{})
 		hook := w.Write("hook", `#!/bin/sh

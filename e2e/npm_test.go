@@ -15,7 +15,7 @@ func node(w *harness.World, ca *harness.CA, script string, args ...string) *harn
 }
 
 func TestNPM(t *testing.T) {
-	harness.Alone(t, time.Minute, func(w *harness.World) {
+	harness.Alone(t, 2*time.Minute, func(w *harness.World) {
 		w.Names()
 		ca := w.CA(harness.Options{})
 		for _, c := range []struct{ challenge, key, kind string }{{"http-01", "rsa", "RSA-2048"}, {"tls-alpn-01", "ec", "P-256"}} {
@@ -41,7 +41,7 @@ func TestNPM(t *testing.T) {
 }
 
 func TestNPMDNS(t *testing.T) {
-	harness.Alone(t, time.Minute, func(w *harness.World) {
+	harness.Alone(t, 2*time.Minute, func(w *harness.World) {
 		b := w.BIND()
 		ca := w.CA(harness.Options{})
 		node(w, ca, "npm.js", ca.Directory, "dns-01", w.Path("out"), "*.a.test", "a.test").Env("TXT_HOOK=" + b.Hook(w)).OK()
@@ -52,7 +52,7 @@ func TestNPMDNS(t *testing.T) {
 // @root/acme wants a meta object in the directory, and polls an order that is
 // processing by sending finalize again.
 func TestRootACME(t *testing.T) {
-	harness.Alone(t, time.Minute, func(w *harness.World) {
+	harness.Alone(t, 2*time.Minute, func(w *harness.World) {
 		w.Ours("it answers finalize with processing, and a second one with 403")
 		w.Names()
 		ca := w.CA(harness.Options{})

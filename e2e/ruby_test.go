@@ -9,7 +9,7 @@ import (
 
 // ruby-acme-client 2.0.9 knows http-01 and dns-01, and no external accounts.
 func TestRuby(t *testing.T) {
-	harness.Alone(t, time.Minute, func(w *harness.World) {
+	harness.Alone(t, 2*time.Minute, func(w *harness.World) {
 		w.Ours("it offers a challenge without a token, on which this client throws")
 		w.Names()
 		ca := w.CA(harness.Options{})
@@ -22,7 +22,7 @@ func TestRuby(t *testing.T) {
 }
 
 func TestRubyDNS(t *testing.T) {
-	harness.Alone(t, time.Minute, func(w *harness.World) {
+	harness.Alone(t, 2*time.Minute, func(w *harness.World) {
 		w.Ours("it offers a challenge without a token, on which this client throws")
 		b := w.BIND()
 		ca := w.CA(harness.Options{})

@@ -10,7 +10,7 @@ import (
 // The step CLI knows http-01 only, and renews and revokes by an API of
 // step-ca's, not by ACME.
 func TestStep(t *testing.T) {
-	harness.Alone(t, time.Minute, func(w *harness.World) {
+	harness.Alone(t, 2*time.Minute, func(w *harness.World) {
 		// It asks for notBefore and notAfter of year 1 where it was asked for none.
 		w.Ours("it obeys and issues a certificate of year 1")
 		w.Names()

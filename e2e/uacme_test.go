@@ -66,7 +66,7 @@ func uacme(w *harness.World, ca *harness.CA) func(args ...string) *harness.Cmd {
 }
 
 func TestUacmeDNS(t *testing.T) {
-	harness.Alone(t, time.Minute, func(w *harness.World) {
+	harness.Alone(t, 2*time.Minute, func(w *harness.World) {
 		b := w.BIND()
 		ca := w.CA(harness.Options{})
 		ca.TrustSystemWide()

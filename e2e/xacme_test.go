@@ -113,7 +113,7 @@ func (x *xacme) finalize(o *acme.Order, key crypto.Signer, req *x509.Certificate
 }
 
 func TestXAcme(t *testing.T) {
-	harness.Alone(t, time.Minute, func(w *harness.World) {
+	harness.Alone(t, 2*time.Minute, func(w *harness.World) {
 		w.Names()
 		ca := w.CA(harness.Options{})
 		r := w.Responder()

@@ -123,6 +123,7 @@ options {
 	notify no;
 };
 controls { };
+logging { category general { null; }; };
 zone "test" {
 	type master;
 	file "test.zone";

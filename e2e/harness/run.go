@@ -15,9 +15,10 @@ import (
 	"time"
 )
 
-// runLimit bounds one command: the slowest clients poll for some ten seconds,
-// and one that waits longer than this waits for something that won't come.
-const runLimit = 60 * time.Second
+// runLimit bounds one command and one wait: the slowest clients poll for some
+// ten seconds, and what takes longer than this won't come. It is well below the
+// limits of whole tests, so that what went wrong is still shown.
+const runLimit = 40 * time.Second
 
 // Cmd is a command to come: a client, or a server that clients need.
 type Cmd struct {

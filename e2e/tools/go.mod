@@ -209,4 +209,3 @@ require (
 	howett.net/plist v1.0.1 // indirect
 	software.sslmate.com/src/go-pkcs12 v0.7.1 // indirect
 )
-replace github.com/letsencrypt/pebble/v2 => /tmp/e2e/pebble-src

@@ -52,7 +52,8 @@ type newAuthzPayload struct {
 	Identifier identifierObject `json:"identifier"`
 }
 
-// newAuthz makes an authorization ahead of an order.
+// newAuthz makes an authorization ahead of an order. Wildcards are refused by
+// the authority (section 7.4.1).
 func newAuthz(ctx context.Context, q *request) (response, error) {
 	var p newAuthzPayload
 	if err := q.decode(&p); err != nil {
@@ -61,9 +62,6 @@ func newAuthz(ctx context.Context, q *request) (response, error) {
 	id, err := protocol.ParseIdentifier(p.Identifier.Type, p.Identifier.Value)
 	if err != nil {
 		return response{}, err
-	}
-	if id.IsWildcard() {
-		return response{}, protocol.NewProblem(protocol.Malformed, "a wildcard can't be authorized ahead of its order; place the order (RFC 8555 section 7.4.1)")
 	}
 	z, err := q.Authority.PreAuthorize(ctx, q.who(), id)
 	if err != nil {

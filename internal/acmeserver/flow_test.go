@@ -678,7 +678,7 @@ func TestRenewalInfo(t *testing.T) {
 	if after := a.header.Get("Retry-After"); after == "" || after == "0" {
 		t.Errorf("Retry-After %q (section 4.3)", after)
 	}
-	wantProblem(t, get(strings.Replace(id, ".", ".AA", 1)), 404, protocol.Malformed, "")
+	wantProblem(t, get(b64(leaf.AuthorityKeyId)+"."+b64(append([]byte{1}, serial...))), 404, protocol.Malformed, "")
 	wantProblem(t, get("AAAA.AQID"), 404, protocol.Malformed, "")
 	for _, bad := range []string{"x", "", id + "=", "a.b.c", strings.Repeat("A", 5000)} {
 		if a := get(bad); a.status != 400 && a.status != 404 {

@@ -90,6 +90,8 @@ func TestDates(t *testing.T) {
 	for text, want := range map[string]time.Time{
 		"":                          {},
 		"0001-01-01T00:00:00Z":      {},
+		"0001-01-01T00:00:00-05:00": {},
+		"0001-01-02T15:04:05Z":      {},
 		"2016-01-01T00:04:00+04:00": time.Date(2015, 12, 31, 20, 4, 0, 0, time.UTC),
 		"2016-01-08T00:00:00.5Z":    time.Date(2016, 1, 8, 0, 0, 0, 5e8, time.UTC),
 	} {

@@ -1,6 +1,7 @@
 package issuer
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/rand"
 	"crypto/x509"
@@ -81,6 +82,10 @@ func NewIntermediate(parent *x509.Certificate, parentKey crypto.Signer, pub cryp
 // root: who trusts only that one then verifies what the first issued (an
 // alternate chain). Of ca, Now, Lifetime, IssuerURL and CRLURL count.
 func CrossSign(root, by *x509.Certificate, byKey crypto.Signer, ca CA) (*x509.Certificate, error) {
+	if bytes.Equal(root.RawSubject, by.RawSubject) {
+		// It would look self-issued, and OpenSSL then finds no way up.
+		return nil, fmt.Errorf("both roots are called %q; give the new one another name", root.Subject)
+	}
 	ca.CommonName = root.Subject.CommonName
 	t, err := ca.template(root.PublicKey, root.NotAfter.Sub(ca.Now)+caBackdate)
 	if err != nil {

@@ -11,7 +11,6 @@ import (
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -150,7 +149,7 @@ func csrNames(in *x509.CertificateRequest) ([]protocol.Identifier, error) {
 		text, _ := attribute.Value.(string)
 		name, err := csrName(text)
 		if err != nil {
-			return nil, badCSR("the CSR's CommonName is not a name that can be certified (%s); leave it out, or make it one of the order's names", detail(err))
+			return nil, badCSR("the CSR's CommonName is not a name that can be certified (%s); leave it out, or make it one of the order's names", protocol.AsProblem(err).Detail)
 		}
 		names = append(names, name)
 	}
@@ -205,7 +204,7 @@ func sanNames(der []byte) ([]protocol.Identifier, error) {
 			return nil, badCSR("the CSR's subjectAltName has %s; leave it out: only dns names and IP addresses are certified here", generalName(tag))
 		}
 		if err != nil {
-			return nil, badCSR("the CSR's subjectAltName: %s", detail(err))
+			return nil, badCSR("the CSR's subjectAltName: %s", protocol.AsProblem(err).Detail)
 		}
 		names = append(names, id)
 	}
@@ -225,14 +224,6 @@ func generalName(tag cbasn1.Tag) string {
 		return "a URI"
 	}
 	return fmt.Sprintf("a name of kind %d", tag&^0xe0)
-}
-
-// detail is what a problem says, without its type.
-func detail(err error) string {
-	if p, ok := errors.AsType[*protocol.Problem](err); ok {
-		return p.Detail
-	}
-	return err.Error()
 }
 
 // csrUsage reads the extended key usage: exactly one of two purposes counts.

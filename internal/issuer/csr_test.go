@@ -2,6 +2,9 @@ package issuer
 
 import (
 	"bytes"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/pem"
 	"errors"
 	"os"
@@ -145,6 +148,31 @@ func TestMatch(t *testing.T) {
 		}
 		if tt.says != "" && (err == nil || protocol.AsProblem(err).Type != protocol.BadCSR || !strings.Contains(err.Error(), tt.says)) {
 			t.Errorf("%s for %s: err = %v, want badCSR with %q", tt.csr, tt.order, err, tt.says)
+		}
+	}
+}
+
+// TestKeyKind: a key that crypto/x509 doesn't know is still named; ML-DSA's by
+// what to do about it.
+func TestKeyKind(t *testing.T) {
+	spki := func(oid ...int) []byte {
+		der, err := asn1.Marshal(struct {
+			Algorithm pkix.AlgorithmIdentifier
+			Key       asn1.BitString
+		}{pkix.AlgorithmIdentifier{Algorithm: oid}, asn1.BitString{Bytes: []byte{1}, BitLength: 8}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return der
+	}
+	for want, der := range map[string][]byte{
+		"ML-DSA, which needs a server built with Go 1.27": spki(2, 16, 840, 1, 101, 3, 4, 3, 18),
+		"2.16.840.1.101.3.4.3.20":                         spki(2, 16, 840, 1, 101, 3, 4, 3, 20),
+		"1.2.3":                                           spki(1, 2, 3),
+		"unknown":                                         {0x30, 0},
+	} {
+		if got := keyKind(&x509.CertificateRequest{RawSubjectPublicKeyInfo: der}); got != want {
+			t.Errorf("%x: %q, want %q", der, got, want)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package issuer
 
 import (
+	"crypto/x509"
 	"strings"
 	"testing"
 	"time"
@@ -87,7 +88,7 @@ func TestDatesWithinIssuer(t *testing.T) {
 	// A root that ends sooner counts too.
 	root := *p.root
 	root.NotAfter = now.Add(time.Hour)
-	a := authority{chains: [][]*x509Certificate{{p.ca, &root}}}
+	a := authority{chains: [][]*x509.Certificate{{p.ca, &root}}}
 	if a.limits(); !a.notAfter.Equal(root.NotAfter) {
 		t.Errorf("the limit is %v, not the root's end", a.notAfter)
 	}

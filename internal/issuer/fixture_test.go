@@ -71,12 +71,13 @@ type pki struct {
 func newPKI(t testing.TB, typ cert.KeyType, intermediate CA) pki {
 	t.Helper()
 	p := pki{rootKey: newKey(t, cert.P384), caKey: newKey(t, typ)}
+	name := string(cert.NewSerial()[:8]) // CAs of different keys must not share a name
 	var err error
-	if p.root, err = NewRoot(p.rootKey, CA{CommonName: "Test Root", Organization: "Tests", Now: now}); err != nil {
+	if p.root, err = NewRoot(p.rootKey, CA{CommonName: "Test Root " + name, Organization: "Tests", Now: now}); err != nil {
 		t.Fatal(err)
 	}
 	intermediate.Now = now
-	intermediate.CommonName = "Test Issuing CA"
+	intermediate.CommonName = "Test Issuing CA " + name
 	if p.ca, err = NewIntermediate(p.root, p.rootKey, p.caKey.Public(), intermediate); err != nil {
 		t.Fatal(err)
 	}

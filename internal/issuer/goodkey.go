@@ -80,24 +80,16 @@ func checkKey(pub crypto.PublicKey, hash [sha256.Size]byte, allowed []cert.KeyTy
 		return protocol.NewProblem(protocol.BadCSR, "%s; make a new key of type %v", why, allowed)
 	}
 	typ, ok := KeyTypeOf(pub)
-	if !ok || !slices.Contains(allowed, typ) {
-		return protocol.NewProblem(protocol.BadCSR, "%s keys are not allowed here; make a key of type %v", describe(pub, typ), allowed)
+	if !ok {
+		return protocol.NewProblem(protocol.BadCSR, "this kind of public key is not supported; use one of %v", allowed)
+	}
+	if !slices.Contains(allowed, typ) {
+		return protocol.NewProblem(protocol.BadCSR, "%s keys are not allowed here; make a key of type %v", typ, allowed)
 	}
 	if blocked.Contains(hash) {
 		return protocol.NewProblem(protocol.BadCSR, "this key is known to be compromised; make a new one of type %v", allowed)
 	}
 	return nil
-}
-
-// describe names a key for a message.
-func describe(pub crypto.PublicKey, typ cert.KeyType) string {
-	if typ != "" {
-		return string(typ)
-	}
-	if pub, ok := pub.(*ecdsa.PublicKey); ok && pub.Curve != nil {
-		return pub.Curve.Params().Name
-	}
-	return "such"
 }
 
 // keyFault says why a key is bad whatever the profile allows; "" if it isn't.

@@ -212,7 +212,7 @@ func TestBadPoints(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, key := range map[string]*ecdsa.PublicKey{
-		"off the curve": {Curve: elliptic.P256(), X: key.X, Y: new(big.Int).Add(key.Y, big.NewInt(1))}, //nolint:staticcheck // SA1019: the fault itself
+		"off the curve": {Curve: elliptic.P256(), X: key.X, Y: new(big.Int).Add(key.Y, big.NewInt(1))},
 		"infinity":      {Curve: elliptic.P256(), X: new(big.Int), Y: new(big.Int)},
 	} {
 		if why := keyFault(key); !strings.Contains(why, "not a point") {

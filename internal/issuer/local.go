@@ -175,6 +175,9 @@ func checkChain(chain []*x509.Certificate, now time.Time, retired bool) error {
 		if !bytes.Equal(c.RawIssuer, parent.RawSubject) {
 			return fmt.Errorf("CA certificate %q was issued by %q, but %q comes next in the chain; chains end with a self-signed root", c.Subject, c.Issuer, parent.Subject)
 		}
+		if len(c.AuthorityKeyId) > 0 && len(parent.SubjectKeyId) > 0 && !bytes.Equal(c.AuthorityKeyId, parent.SubjectKeyId) {
+			return fmt.Errorf("CA certificate %q has another authority key identifier than %q's subject key identifier", c.Subject, parent.Subject)
+		}
 		if err := c.CheckSignatureFrom(parent); err != nil {
 			return fmt.Errorf("CA certificate %q is not signed by %q: %w", c.Subject, parent.Subject, err)
 		}

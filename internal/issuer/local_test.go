@@ -49,6 +49,17 @@ func TestNewRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	rootPath0, _ := x509.ParseCertificate(shortRoot)
+	impostor, err := NewRoot(other.rootKey, CA{CommonName: p.root.Subject.CommonName, Organization: "Tests", Now: now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	asRoot := *p.root
+	asRoot.PublicKey = other.rootKey.Public()
+	perfectDER, err := x509.CreateCertificate(rand.Reader, &asRoot, &asRoot, other.rootKey.Public(), other.rootKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	perfect, _ := x509.ParseCertificate(perfectDER)
 	with := func(edit func(*x509.Certificate)) func(*Authority) {
 		return func(a *Authority) { a.Chains[0][0] = forge(t, p, edit) }
 	}
@@ -68,13 +79,15 @@ func TestNewRefuses(t *testing.T) {
 		"unknown critical": {with(func(c *x509.Certificate) {
 			c.ExtraExtensions = []pkix.Extension{{Id: []int{1, 2, 3}, Critical: true, Value: []byte{5, 0}}}
 		}), "critical extension"},
-		"no root":           {func(a *Authority) { a.Chains[0] = a.Chains[0][:1] }, "chains end with a self-signed root"},
-		"another root":      {func(a *Authority) { a.Chains[0][1] = other.root }, "not signed by"},
-		"wrong order":       {func(a *Authority) { a.Chains[0] = []*x509.Certificate{p.root, p.ca} }, "the key is not"},
-		"the chain twice":   {func(a *Authority) { a.Chains[0] = append(a.Chains[0], p.root, p.ca) }, "comes next"},
-		"path length":       {func(a *Authority) { a.Chains[0][1] = rootPath0 }, "allows 0 CAs below it"},
-		"alternate's key":   {func(a *Authority) { a.Chains = append(a.Chains, other.chain()) }, "not another certificate for the key"},
-		"alternate's links": {func(a *Authority) { a.Chains = append(a.Chains, []*x509.Certificate{p.ca, other.root}) }, "not signed by"},
+		"no root":            {func(a *Authority) { a.Chains[0] = a.Chains[0][:1] }, "chains end with a self-signed root"},
+		"another root":       {func(a *Authority) { a.Chains[0][1] = other.root }, "comes next in the chain"},
+		"an impostor root":   {func(a *Authority) { a.Chains[0][1] = impostor }, "authority key identifier"},
+		"a perfect impostor": {func(a *Authority) { a.Chains[0][1] = perfect }, "not signed by"},
+		"wrong order":        {func(a *Authority) { a.Chains[0] = []*x509.Certificate{p.root, p.ca} }, "the key is not"},
+		"the chain twice":    {func(a *Authority) { a.Chains[0] = append(a.Chains[0], p.root, p.ca) }, "comes next"},
+		"path length":        {func(a *Authority) { a.Chains[0][1] = rootPath0 }, "allows 0 CAs below it"},
+		"alternate's key":    {func(a *Authority) { a.Chains = append(a.Chains, other.chain()) }, "not another certificate for the key"},
+		"alternate's links":  {func(a *Authority) { a.Chains = append(a.Chains, []*x509.Certificate{p.ca, perfect}) }, "not signed by"},
 	} {
 		a := p.authority()
 		tt.edit(&a)
@@ -391,6 +404,13 @@ func TestCeremonies(t *testing.T) {
 		},
 		"an unknown usage": func() (*x509.Certificate, error) {
 			return NewIntermediate(p.root, p.rootKey, p.caKey.Public(), CA{CommonName: "x", Now: now, Usages: []cert.Usage{"code"}})
+		},
+		"a cross-signed namesake": func() (*x509.Certificate, error) {
+			twin, err := NewRoot(newKey(t, cert.P256), CA{CommonName: p.root.Subject.CommonName, Organization: "Tests", Now: now})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return CrossSign(twin, p.root, p.rootKey, CA{Now: now})
 		},
 		"a leaf as parent": func() (*x509.Certificate, error) {
 			unlimited := newPKI(t, cert.P256, CA{})

@@ -21,6 +21,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -98,6 +99,12 @@ func (a *authority) sign(_ context.Context, digest []byte, opts crypto.SignerOpt
 	}
 	a.signed++
 	return a.key.Sign(rand.Reader, digest, opts)
+}
+
+func (a *authority) signatures() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.signed
 }
 
 func (a *authority) issuer() Issuer { return Issuer{Certificate: a.cert, Sign: a.sign} }
@@ -224,8 +231,8 @@ func TestRevocationIsPublicWithinSeconds(t *testing.T) {
 			t.Error("another issuer's list was made anew")
 		}
 		time.Sleep(time.Hour)
-		if a.signed != 2 || other.signed != 1 {
-			t.Errorf("%d and %d signatures; a revocation costs one", a.signed, other.signed)
+		if a.signatures() != 2 || other.signatures() != 1 {
+			t.Errorf("%d and %d signatures; a revocation costs one", a.signatures(), other.signatures())
 		}
 	})
 }
@@ -237,7 +244,7 @@ func TestRenewedBeforeHalfOfItsLife(t *testing.T) {
 		a := newAuthority(t, "servers")
 		p := run(t, options(t, a))
 		numbers := map[int64]bool{}
-		for range 2000 { // a week
+		for range 48 * 12 { // two days
 			list, now := fetch(t, p, a), time.Now()
 			if left, life := list.NextUpdate.Sub(now), list.NextUpdate.Sub(list.ThisUpdate); left < life/2 {
 				t.Fatalf("%v left of %v", left, life)
@@ -248,8 +255,8 @@ func TestRenewedBeforeHalfOfItsLife(t *testing.T) {
 			numbers[list.Number.Int64()] = true
 			time.Sleep(5 * time.Minute)
 		}
-		if n := len(numbers); n < 14 || n > 24 {
-			t.Errorf("%d lists in a week", n)
+		if n := len(numbers); n < 5 || n > 8 {
+			t.Errorf("%d lists in two days", n)
 		}
 	})
 }
@@ -419,8 +426,10 @@ func TestReadersWhileListsAreMade(t *testing.T) {
 			time.Sleep(pollInterval)
 		}
 		readers.Wait()
-		if len(fetch(t, p, a).RevokedCertificateEntries) != 10 || a.signed < 5 {
-			t.Errorf("%d lists were made", a.signed)
+		time.Sleep(pollInterval)
+		synctest.Wait()
+		if len(fetch(t, p, a).RevokedCertificateEntries) != 10 || a.signatures() < 5 {
+			t.Errorf("%d lists were made", a.signatures())
 		}
 	})
 }
@@ -439,8 +448,8 @@ func TestSlowListsRest(t *testing.T) {
 		}
 		run(t, o)
 		time.Sleep(10 * time.Minute)
-		if a.signed < 25 || a.signed > 32 { // one second of work, then twenty of rest
-			t.Errorf("%d lists of one second each in ten minutes", a.signed)
+		if n := a.signatures(); n < 25 || n > 32 { // one second of work, then twenty of rest
+			t.Errorf("%d lists of one second each in ten minutes", n)
 		}
 	})
 }
@@ -450,16 +459,16 @@ func TestHangingKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAuthority(t, "servers")
 		o := options(t, a)
-		var tries int
+		var tries atomic.Int32
 		o.Issuers[0].Sign = func(ctx context.Context, _ []byte, _ crypto.SignerOpts) ([]byte, error) {
-			tries++
+			tries.Add(1)
 			<-ctx.Done()
 			return nil, ctx.Err()
 		}
 		p := run(t, o)
 		time.Sleep(time.Hour)
-		if tries < 9 || tries > 12 {
-			t.Errorf("%d tries in an hour", tries)
+		if n := tries.Load(); n < 9 || n > 12 {
+			t.Errorf("%d tries in an hour", n)
 		}
 		if w := request(p, "GET", a.crlPath()); w.StatusCode != http.StatusServiceUnavailable {
 			t.Error(w.Status)

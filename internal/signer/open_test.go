@@ -289,8 +289,12 @@ func TestOpenSSLReads(t *testing.T) {
 
 func TestPasswords(t *testing.T) {
 	dir := t.TempDir()
-	path := filepath.Join(dir, "a.key")
-	if _, err := Generate(cert.P256, path, []byte("geheim")); err != nil {
+	path := filepath.Join(dir, "a.key") // with few iterations, since we open it often
+	if _, err := Generate(cert.P256, path+".clear", nil); err != nil {
+		t.Fatal(err)
+	}
+	openssl(t, "pkcs8", "-topk8", "-iter", "100", "-in", path+".clear", "-passout", "pass:geheim", "-out", path)
+	if err := os.Chmod(path, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Open(t.Context(), "file:"+path, Options{}); !errors.Is(err, ErrPassword) {

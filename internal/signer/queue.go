@@ -121,6 +121,23 @@ func (q *Queue) Sign(ctx context.Context, c Class, digest []byte, opts crypto.Si
 	return sig, err
 }
 
+// As returns the queue as a crypto.Signer that asks in one class, for code that
+// wants one (x509.CreateRevocationList). Its Sign ignores the randomness it is
+// given, and waits no longer than the context lives.
+func (q *Queue) As(ctx context.Context, c Class) crypto.Signer { return &classSigner{ctx, q, c} }
+
+type classSigner struct {
+	ctx   context.Context // of the one operation that the signer is made for
+	queue *Queue
+	class Class
+}
+
+func (s *classSigner) Public() crypto.PublicKey { return s.queue.Public() }
+
+func (s *classSigner) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	return s.queue.Sign(s.ctx, s.class, digest, opts)
+}
+
 // enter takes a slot, at once or in turn.
 func (q *Queue) enter(ctx context.Context, c Class) error {
 	if err := ctx.Err(); err != nil {

@@ -91,8 +91,8 @@ func (tx *Tx) putAnchor(c chain) error {
 func (tx *Tx) Audit(e audit.Entry) error {
 	e.At = tx.now
 	err := tx.appendAudit(micros(tx.now), objectKey(e.Object), e.Canonical())
-	if err != nil && tx.state.failed == nil {
-		tx.state.failed = err
+	if err != nil {
+		tx.tx.Fail(err)
 	}
 	return err
 }
@@ -337,8 +337,12 @@ func (q *queries) VerifyAudit(ctx context.Context) (entries int64, err error) {
 		for _, row := range rows {
 			if row.sequence != end.sequence+1 {
 				// The sweep may have come in between.
-				if end, err = readAnchor(ctx, q); err != nil {
+				anchor, err := readAnchor(ctx, q)
+				if err != nil {
 					return entries, err
+				}
+				if anchor.sequence > end.sequence {
+					end = anchor
 				}
 			}
 			if err := end.verify(row); err != nil {
@@ -360,10 +364,7 @@ func (c *chain) verify(r auditRow) error {
 	}
 	c.link(r.at, []byte(r.entry))
 	record, err := r.record()
-	if err != nil {
-		return err
-	}
-	if record.Hash != c.hash || micros(record.Entry.At) != r.at || objectKey(record.Entry.Object) != r.object {
+	if err != nil || record.Hash != c.hash || micros(record.Entry.At) != r.at || objectKey(record.Entry.Object) != r.object {
 		return fmt.Errorf("%w: entry %d was altered", ErrAuditBroken, r.sequence)
 	}
 	return nil

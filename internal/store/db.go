@@ -2,13 +2,15 @@ package store
 
 import (
 	"context"
-	"database/sql"
+	"embed"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"strings"
-	"sync/atomic"
 	"time"
+
+	"github.com/chancery-pki/chancery/internal/store/engine"
 )
 
 // Errors that callers tell apart with errors.Is.
@@ -16,7 +18,7 @@ var (
 	// ErrNotFound says that there is no such row.
 	ErrNotFound = errors.New("store: not found")
 	// ErrConflict says that a row with the same key exists already.
-	ErrConflict = errors.New("store: conflicts with what is stored")
+	ErrConflict = engine.ErrConflict
 	// ErrClockBehind says that this machine's clock is more than a minute
 	// behind the newest audit entry, so that nothing may be recorded.
 	ErrClockBehind = errors.New("store: the clock is behind the newest audit entry")
@@ -24,7 +26,7 @@ var (
 	// connection lost, database locked. From Update it means that nothing
 	// was written, except where a commit's own answer was lost: then the
 	// caller must look.
-	ErrUnavailable = errors.New("store: the database is not available")
+	ErrUnavailable = engine.ErrUnavailable
 )
 
 // Options says which database to open and how.
@@ -42,90 +44,24 @@ type Options struct {
 // is committed; writing goes through Update. Safe for concurrent use.
 type DB struct {
 	queries
-	engine engine
+	engine engine.Engine
 	name   string
 	clock  func() time.Time
-	log    *slog.Logger
-	stats  *counters
-}
-
-// engine is what differs between SQLite and PostgreSQL beyond the DDL.
-type engine interface {
-	update(ctx context.Context, fn func(*Tx) error) error
-	ping(ctx context.Context) error
-	// snapshot lets fn read one consistent state, for as long as it likes.
-	snapshot(ctx context.Context, fn func(*queries) error) error
-	close() error
+	stats  *engine.Counters
+	chain  *chain // the audit chain's end, the writer's; nil on PostgreSQL, where it is sequenced later
 }
 
 // Tx is one write transaction. It is valid until the function handed to
 // Update returns, and for that function's goroutine only.
 type Tx struct {
 	queries
-	state *txRunner
+	tx    *engine.Tx
 	now   time.Time
-	chain *chain // the audit chain's end; nil on PostgreSQL, where it is sequenced later
+	chain *chain // the DB's
 }
 
 // Now is the transaction's time, the same at every call.
 func (tx *Tx) Now() time.Time { return tx.now }
-
-// txRunner guards a transaction's statements: none after its end, none after
-// a failure that may have rolled it back, since SQLite would then commit them
-// one by one.
-type txRunner struct {
-	runner
-	aborts bool  // PostgreSQL: any error ends the transaction
-	failed error // what Update will answer, whatever the function says
-	over   bool
-}
-
-var errTxOver = errors.New("store: a transaction was used after its end")
-
-func (t *txRunner) usable() error {
-	if t.over {
-		return errTxOver
-	}
-	return t.failed
-}
-
-func (t *txRunner) query(text string, args []any) (*sql.Rows, error) {
-	if err := t.usable(); err != nil {
-		return nil, err
-	}
-	return t.runner.query(text, args)
-}
-
-func (t *txRunner) exec(text string, args []any) (int64, error) {
-	if err := t.usable(); err != nil {
-		return 0, err
-	}
-	return t.runner.exec(text, args)
-}
-
-func (t *txRunner) once(text string, args []any) (*sql.Rows, error) {
-	if err := t.usable(); err != nil {
-		return nil, err
-	}
-	return t.runner.once(text, args)
-}
-
-func (t *txRunner) failure(err error) error {
-	err = t.runner.failure(err)
-	if t.failed == nil && (t.aborts || errors.Is(err, ErrUnavailable)) {
-		t.failed = err
-	}
-	return err
-}
-
-// runTx calls fn and returns what is to become of the transaction.
-func runTx(tx *Tx, fn func(*Tx) error) error {
-	defer func() { tx.state.over = true }()
-	if err := fn(tx); err != nil {
-		return err
-	}
-	return tx.state.failed
-}
 
 // Stats are counters since Open, for metrics.
 type Stats struct {
@@ -135,68 +71,90 @@ type Stats struct {
 	Waiting    int64         // calls of Update that wait or run now
 }
 
-type counters struct {
-	commits, callers, commitTime, waiting atomic.Int64
-}
-
-// committed counts one commit that began at start and served so many callers.
-func (c *counters) committed(start time.Time, callers int) {
-	c.commits.Add(1)
-	c.callers.Add(int64(callers))
-	c.commitTime.Add(int64(time.Since(start)))
-}
-
 // Open opens a database, for SQLite creating it (mode 0600) when it isn't
 // there, and applies the migrations it lacks; one with migrations that this
 // program doesn't know is refused. A SQLite database belongs to one process
 // at a time; the error names the other. A PostgreSQL older than 13, or one
 // that may lose commits (unless UnsafeSync), is refused.
 func Open(ctx context.Context, o Options) (*DB, error) {
-	db := &DB{clock: o.Clock, log: o.Logger, stats: &counters{}}
-	if db.clock == nil {
-		db.clock = time.Now
+	if o.Clock == nil {
+		o.Clock = time.Now
 	}
-	if db.log == nil {
-		db.log = slog.New(slog.DiscardHandler)
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	db := &DB{clock: o.Clock, stats: &engine.Counters{}}
+	config := engine.Config{Clock: o.Clock, Logger: o.Logger, Counters: db.stats, Mark: db.mark}
 	if strings.HasPrefix(o.DSN, "postgres://") || strings.HasPrefix(o.DSN, "postgresql://") {
-		p, err := openPostgres(ctx, o.DSN, o.UnsafeSync, db)
+		config.Migrations = migrations("postgres")
+		p, err := engine.OpenPostgres(ctx, o.DSN, o.UnsafeSync, config)
 		if err != nil {
 			return nil, fmt.Errorf("store: PostgreSQL: %w", err)
 		}
-		db.name, db.engine, db.run = "postgres", p, p.reader
+		db.name, db.engine, db.run = "postgres", p, p.Reader()
 		return db, nil
 	}
 	path := strings.TrimPrefix(o.DSN, "sqlite:")
 	if path == "" {
 		path = "chancery.db"
 	}
-	s, err := openSQLite(ctx, path, db)
+	config.Migrations = migrations("sqlite")
+	s, err := engine.OpenSQLite(ctx, path, config)
 	if err != nil {
 		return nil, fmt.Errorf("store: SQLite database %s: %w", path, err)
 	}
-	db.name, db.engine, db.run = "sqlite", s, s.readers
+	db.name, db.engine, db.run = "sqlite", s, s.Reader()
+	end, err := readChain(ctx, &db.queries)
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	db.chain = &end
 	return db, nil
 }
 
+//go:embed migrations
+var migrationFiles embed.FS
+
+// migrations are an engine's. Both have files of the same names.
+func migrations(name string) fs.FS {
+	sub, err := fs.Sub(migrationFiles, "migrations/"+name)
+	if err != nil {
+		panic(err) // only for a path that isn't one
+	}
+	return sub
+}
+
+// migrationNames lists the migrations in the order they are applied.
+func migrationNames() ([]string, error) { return fs.Glob(migrations("sqlite"), "*.sql") }
+
+// mark remembers the audit chain's end for when a transaction is rolled back.
+func (db *DB) mark() (restore func()) {
+	if db.chain == nil {
+		return func() {}
+	}
+	before := *db.chain
+	return func() { *db.chain = before }
+}
+
 // Close waits for the transaction that is under way and closes the database.
-// Calls of Update that come later fail.
-func (db *DB) Close() error { return db.engine.close() }
+// Calls of Update that come later fail; so do reads. Closing again does
+// nothing.
+func (db *DB) Close() error { return db.engine.Close() }
 
 // Engine is "sqlite" or "postgres".
 func (db *DB) Engine() string { return db.name }
 
 // Ping reports whether the database answers: a read, and on SQLite a turn of
 // the writer.
-func (db *DB) Ping(ctx context.Context) error { return db.engine.ping(ctx) }
+func (db *DB) Ping(ctx context.Context) error { return db.engine.Ping(ctx) }
 
 // Stats returns the counters as they are now.
 func (db *DB) Stats() Stats {
 	return Stats{
-		Commits:    db.stats.commits.Load(),
-		Callers:    db.stats.callers.Load(),
-		CommitTime: time.Duration(db.stats.commitTime.Load()),
-		Waiting:    db.stats.waiting.Load(),
+		Commits:    db.stats.Commits.Load(),
+		Callers:    db.stats.Callers.Load(),
+		CommitTime: time.Duration(db.stats.CommitTime.Load()),
+		Waiting:    db.stats.Waiting.Load(),
 	}
 }
 
@@ -208,10 +166,9 @@ func (db *DB) Stats() Stats {
 // of two transactions that hinder each other), so it sets, never adds to,
 // what lives outside it.
 func (db *DB) Update(ctx context.Context, fn func(*Tx) error) error {
-	db.stats.waiting.Add(1)
-	defer db.stats.waiting.Add(-1)
-	return db.engine.update(ctx, fn)
+	db.stats.Waiting.Add(1)
+	defer db.stats.Waiting.Add(-1)
+	return db.engine.Update(ctx, func(t *engine.Tx) error {
+		return fn(&Tx{queries: queries{run: t}, tx: t, now: t.Now(), chain: db.chain})
+	})
 }
-
-// unavailable wraps a driver's error that may pass.
-func unavailable(err error) error { return fmt.Errorf("%w: %w", ErrUnavailable, err) }

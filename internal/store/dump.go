@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/chancery-pki/chancery/internal/store/engine"
 )
 
 // A dump is lines of JSON: a header; for each table a line with its name and
@@ -85,7 +87,8 @@ func (t dumpTable) split() (names []string, kinds []byte) {
 // Dump writes everything that is worth keeping, as of one moment, while
 // others go on writing. It reads row by row and holds none of them up.
 func (db *DB) Dump(ctx context.Context, w io.Writer) error {
-	return db.engine.snapshot(ctx, func(q *queries) error {
+	return db.engine.Snapshot(ctx, func(on engine.Runner) error {
+		q := &queries{run: on}
 		applied, err := all(ctx, q, scanText, "SELECT name FROM migrations ORDER BY name")
 		if err != nil {
 			return err
@@ -130,45 +133,48 @@ func (d *dumpWriter) line(v any) {
 func (d *dumpWriter) table(ctx context.Context, q *queries, t dumpTable) error {
 	names, kinds := t.split()
 	d.line(dumpSection{t.name, names})
-	rows, err := q.run.once("SELECT "+strings.Join(names, ", ")+" FROM "+t.name+" ORDER BY "+t.key, nil)
+	rows, err := q.run.Once("SELECT "+strings.Join(names, ", ")+" FROM "+t.name+" ORDER BY "+t.key, nil)
 	if err != nil {
-		return q.run.failure(err)
+		return q.run.Failure(err)
 	}
 	defer rows.Close()
-	values, into := dumpRow(kinds)
+	values := dumpRow(kinds)
 	for rows.Next() {
 		if err := errors.Join(d.err, ctx.Err()); err != nil {
 			return err
 		}
-		if err := rows.Scan(into...); err != nil {
+		if err := rows.Scan(values...); err != nil {
 			return err
+		}
+		for _, v := range values {
+			if b, ok := v.(*[]byte); ok {
+				*b = notNil(*b) // SQLite's driver returns nil for no bytes
+			}
 		}
 		d.line(values)
 		d.rows++
 	}
 	if err := rows.Err(); err != nil {
-		return q.run.failure(err)
+		return q.run.Failure(err)
 	}
 	return d.err
 }
 
-// dumpRow returns pointers to one row's values, twice: for JSON and for Scan.
-func dumpRow(kinds []byte) (values, into []any) {
+// dumpRow returns pointers to one row's values, for JSON and for Scan.
+func dumpRow(kinds []byte) (values []any) {
 	for _, kind := range kinds {
-		var v any
 		switch kind {
 		case 't':
-			v = new(string)
+			values = append(values, new(string))
 		case 'i':
-			v = new(int64)
+			values = append(values, new(int64))
 		case 'b':
-			v = new([]byte)
+			values = append(values, new([]byte))
 		case 'f':
-			v = new(bool)
+			values = append(values, new(bool))
 		}
-		values, into = append(values, v), append(into, v)
 	}
-	return values, into
+	return values
 }
 
 // Load fills an empty database from a dump, all or nothing, and checks that
@@ -256,7 +262,7 @@ func (l *loader) header() error {
 	if err := json.Unmarshal(line, &h); err != nil || h.Format != dumpFormat {
 		return errors.New("this is not a dump")
 	}
-	known, err := migrationNames("sqlite")
+	known, err := migrationNames()
 	if err != nil {
 		return err
 	}
@@ -317,7 +323,7 @@ func (l *loader) section(line []byte) ([]byte, error) {
 		if !bytes.HasPrefix(line, []byte{'['}) {
 			return line, insert.flush()
 		}
-		values, _ := dumpRow(order)
+		values := dumpRow(order)
 		if err := decodeRow(line, values); err != nil {
 			return nil, err
 		}

@@ -17,8 +17,9 @@ func TestMain(m *testing.M) {
 	if !storetest.WantPostgres() {
 		os.Exit(m.Run())
 	}
-	// The tests of durability need the real thing; it costs a second.
-	p, err := storetest.StartPostgres()
+	// Nothing here ends the machine, so that the disk needn't be waited for;
+	// and an unsafe server is what one test wants.
+	p, err := storetest.StartPostgres("fsync=off", "full_page_writes=off")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -50,6 +51,7 @@ func dsn(t testing.TB, engine string) string {
 
 func open(t testing.TB, o store.Options) *store.DB {
 	t.Helper()
+	o.UnsafeSync = true // see TestMain
 	db, err := store.Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)

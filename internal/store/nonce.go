@@ -9,12 +9,14 @@ import (
 	"database/sql"
 	"encoding/base64"
 	"encoding/binary"
-	"errors"
+	"fmt"
 	"hash"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/chancery-pki/chancery/internal/store/engine"
 )
 
 // A nonce (RFC 8555 section 6.5) is tag ‖ counter ‖ MAC in base64url: eight
@@ -70,7 +72,7 @@ var nonceEncoding = base64.RawURLEncoding.Strict()
 // one before.
 func (db *DB) Nonces(ctx context.Context) (*Nonces, error) {
 	n := &Nonces{}
-	p, ok := db.engine.(*postgresEngine)
+	p, ok := db.engine.(*engine.Postgres)
 	if !ok {
 		tag, key := randomEpoch()
 		n.epochs.Store(&[]*epoch{newEpoch(0, tag, key, 0)})
@@ -78,7 +80,7 @@ func (db *DB) Nonces(ctx context.Context) (*Nonces, error) {
 		return n, nil
 	}
 	// Each replica counts in a range of its own, new at every start.
-	n.shared = &sharedNonces{clock: db.clock, pool: queries{run: &direct{on: p.nonces}}}
+	n.shared = &sharedNonces{clock: db.clock, pool: queries{run: p.Hasty()}}
 	err := db.Update(ctx, func(tx *Tx) error {
 		r, err := tx.NextNumber("nonce.range", 1)
 		n.shared.first = uint64(r%nonceRanges) << nonceRangeBits
@@ -305,7 +307,7 @@ func (n *Nonces) refresh(ctx context.Context) error {
 		}
 	}
 	if len(epochs) == 0 {
-		return unavailable(errors.New("the nonce epochs vanish"))
+		return fmt.Errorf("%w: the nonce epochs vanish", ErrUnavailable)
 	}
 	n.epochs.Store(&epochs)
 	return nil

@@ -9,99 +9,22 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/chancery-pki/chancery/internal/protocol"
+	"github.com/chancery-pki/chancery/internal/store/engine"
 )
-
-// runner runs single statements: on SQLite by statements compiled once per
-// connection, on PostgreSQL by the driver, which does the same by itself.
-type runner interface {
-	// query runs a constant statement. Neither it nor the rows may be
-	// interrupted by a context: a client that hangs up cancels nothing, and
-	// database/sql would start a goroutine for each.
-	query(text string, args []any) (*sql.Rows, error)
-	// exec returns the number of rows affected.
-	exec(text string, args []any) (int64, error)
-	// once is query for a statement put together at run time, which would
-	// fill the cache of compiled ones.
-	once(text string, args []any) (*sql.Rows, error)
-	// failure turns the driver's error into one of the package's.
-	failure(err error) error
-}
 
 // queries are the reading methods, shared by DB and Tx.
 type queries struct {
-	run runner
+	run engine.Runner
 }
-
-// compiled keeps the statements that a SQLite connection, or a pool of them,
-// has compiled. The texts are constants, and lists in them come in a few
-// lengths, so that it stays small.
-type compiled struct {
-	on interface {
-		PrepareContext(ctx context.Context, text string) (*sql.Stmt, error)
-		QueryContext(ctx context.Context, text string, args ...any) (*sql.Rows, error)
-	}
-	mu    sync.RWMutex
-	texts map[string]*sql.Stmt
-}
-
-func (c *compiled) statement(text string) (*sql.Stmt, error) {
-	c.mu.RLock()
-	s := c.texts[text]
-	c.mu.RUnlock()
-	if s != nil {
-		return s, nil
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if s := c.texts[text]; s != nil {
-		return s, nil
-	}
-	s, err := c.on.PrepareContext(context.Background(), text)
-	if err != nil {
-		return nil, err
-	}
-	if c.texts == nil {
-		c.texts = make(map[string]*sql.Stmt)
-	}
-	c.texts[text] = s
-	return s, nil
-}
-
-func (c *compiled) query(text string, args []any) (*sql.Rows, error) {
-	s, err := c.statement(text)
-	if err != nil {
-		return nil, err
-	}
-	return s.QueryContext(context.Background(), args...)
-}
-
-func (c *compiled) exec(text string, args []any) (int64, error) {
-	s, err := c.statement(text)
-	if err != nil {
-		return 0, err
-	}
-	r, err := s.ExecContext(context.Background(), args...)
-	if err != nil {
-		return 0, err
-	}
-	return r.RowsAffected()
-}
-
-func (c *compiled) once(text string, args []any) (*sql.Rows, error) {
-	return c.on.QueryContext(context.Background(), text, args...)
-}
-
-func (c *compiled) failure(err error) error { return sqliteFailure(err) }
 
 // exec runs a statement that returns no rows.
 func (q *queries) exec(text string, args ...any) (int64, error) {
-	n, err := q.run.exec(text, args)
+	n, err := q.run.Exec(text, args)
 	if err != nil {
-		return 0, q.run.failure(err)
+		return 0, q.run.Failure(err)
 	}
 	return n, nil
 }
@@ -128,14 +51,14 @@ func one[T any](ctx context.Context, q *queries, scan func(*sql.Rows, *T) error,
 	if err := ctx.Err(); err != nil {
 		return v, err
 	}
-	rows, err := q.run.query(text, args)
+	rows, err := q.run.Query(text, args)
 	if err != nil {
-		return v, q.run.failure(err)
+		return v, q.run.Failure(err)
 	}
 	defer rows.Close()
 	if !rows.Next() {
 		if err := rows.Err(); err != nil {
-			return v, q.run.failure(err)
+			return v, q.run.Failure(err)
 		}
 		return v, ErrNotFound
 	}
@@ -143,7 +66,7 @@ func one[T any](ctx context.Context, q *queries, scan func(*sql.Rows, *T) error,
 		return v, err
 	}
 	if err := rows.Close(); err != nil {
-		return v, q.run.failure(err)
+		return v, q.run.Failure(err)
 	}
 	return v, nil
 }
@@ -153,9 +76,9 @@ func all[T any](ctx context.Context, q *queries, scan func(*sql.Rows, *T) error,
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	rows, err := q.run.query(text, args)
+	rows, err := q.run.Query(text, args)
 	if err != nil {
-		return nil, q.run.failure(err)
+		return nil, q.run.Failure(err)
 	}
 	return collect(q, rows, scan)
 }
@@ -171,7 +94,7 @@ func collect[T any](q *queries, rows *sql.Rows, scan func(*sql.Rows, *T) error) 
 		list = append(list, v)
 	}
 	if err := rows.Err(); err != nil {
-		return nil, q.run.failure(err)
+		return nil, q.run.Failure(err)
 	}
 	return list, nil
 }
@@ -222,9 +145,9 @@ func page[T any](ctx context.Context, q *queries, scan func(*sql.Rows, *T) error
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	rows, err := q.run.once(text+f.text.String()+" ORDER BY "+order+fmt.Sprintf(" LIMIT %d", bound(limit)), f.args)
+	rows, err := q.run.Once(text+f.text.String()+" ORDER BY "+order+fmt.Sprintf(" LIMIT %d", bound(limit)), f.args)
 	if err != nil {
-		return nil, q.run.failure(err)
+		return nil, q.run.Failure(err)
 	}
 	return collect(q, rows, scan)
 }

@@ -110,28 +110,6 @@ func testAuditSearch(t *testing.T, f *fixture) {
 	count(0, store.AuditFilter{To: start.Add(-time.Hour)})
 }
 
-// testAuditTampering alters a dump, which is how one alters a database
-// without its program, and loads it; the engines' own tests do it in place.
-func testAuditTampering(t *testing.T, f *fixture) {
-	for n := range 10 {
-		f.record(audit.Entry{Action: "a.b", Actor: "one", Object: fmt.Sprint(n)})
-	}
-	f.sequence()
-	equal(t, must(f.db.VerifyAudit(t.Context())).or(t), int64(10))
-	// Sweeping all but the newest leaves a chain that verifies; sweeping
-	// what isn't oldest isn't possible by the API.
-	f.Add(time.Hour)
-	f.record(audit.Entry{Action: "a.b", Actor: "one", Object: "newest"})
-	f.sequence()
-	f.update(func(tx *store.Tx) error {
-		n, err := tx.SweepAudit(tx.Now().Add(-time.Minute), 100)
-		equal(t, n, 10)
-		return err
-	})
-	equal(t, must(f.db.VerifyAudit(t.Context())).or(t), int64(1))
-	equal(t, f.entries(store.AuditFilter{})[0].Sequence, int64(11))
-}
-
 func testAuditClock(t *testing.T, f *fixture) {
 	ctx := t.Context()
 	f.record(audit.Entry{Action: "now", Actor: "one"})

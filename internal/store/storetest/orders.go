@@ -176,19 +176,19 @@ func testAuthorizations(t *testing.T, f *fixture) {
 func testReusable(t *testing.T, f *fixture) {
 	ctx := t.Context()
 	now := f.Now()
-	make := func(account protocol.AccountID, name string, status protocol.AuthorizationStatus, ends time.Duration) protocol.AuthorizationID {
+	add := func(account protocol.AccountID, name string, status protocol.AuthorizationStatus, ends time.Duration) protocol.AuthorizationID {
 		a := f.authorization(account, dns(name))
 		a.Status, a.ExpiresAt = status, now.Add(ends)
 		return f.insertAuthorization(a).ID
 	}
-	short := make("me", "a.example", protocol.AuthorizationValid, time.Hour)
-	long := make("me", "a.example", protocol.AuthorizationValid, 2*time.Hour)
-	wild := make("me", "*.a.example", protocol.AuthorizationValid, time.Hour)
-	make("me", "a.example", protocol.AuthorizationValid, 0) // ends this moment
-	make("me", "a.example", protocol.AuthorizationPending, time.Hour)
-	make("me", "a.example", protocol.AuthorizationDeactivated, time.Hour)
-	make("you", "a.example", protocol.AuthorizationValid, time.Hour)
-	make("me", "aa.example", protocol.AuthorizationValid, time.Hour)
+	short := add("me", "a.example", protocol.AuthorizationValid, time.Hour)
+	long := add("me", "a.example", protocol.AuthorizationValid, 2*time.Hour)
+	wild := add("me", "*.a.example", protocol.AuthorizationValid, time.Hour)
+	add("me", "a.example", protocol.AuthorizationValid, 0) // ends this moment
+	add("me", "a.example", protocol.AuthorizationPending, time.Hour)
+	add("me", "a.example", protocol.AuthorizationDeactivated, time.Hour)
+	add("you", "a.example", protocol.AuthorizationValid, time.Hour)
+	add("me", "aa.example", protocol.AuthorizationValid, time.Hour)
 	find := func(names ...string) (ids []protocol.AuthorizationID) {
 		var wanted []protocol.Identifier
 		for _, n := range names {

@@ -43,7 +43,6 @@ func Run(t *testing.T, open Opener) {
 		{"Revocation", testRevocation},
 		{"Audit", testAudit},
 		{"AuditSearch", testAuditSearch},
-		{"AuditTampering", testAuditTampering},
 		{"AuditClock", testAuditClock},
 		{"Update", testUpdate},
 		{"UpdateCancelled", testUpdateCancelled},

@@ -1,4 +1,4 @@
-package store
+package engine
 
 import (
 	"context"
@@ -33,17 +33,20 @@ const (
 	sqliteReaderPragmas = "&_pragma=cache_size(-2048)&_pragma=query_only(1)"
 )
 
-// sqliteEngine is one file with one writing and a few reading connections.
-type sqliteEngine struct {
+// SQLite is one file with one writing and a few reading connections.
+type SQLite struct {
 	*writer
 	lock     *os.File
 	uri      string
 	writerDB *sql.DB
 	readerDB *sql.DB
 	readers  *compiled
+	closed   error // of closing
 }
 
-func openSQLite(ctx context.Context, path string, db *DB) (_ *sqliteEngine, err error) {
+// OpenSQLite opens the file, creating it (mode 0600) when it isn't there, and
+// migrates it. It belongs to one process at a time; the error names the other.
+func OpenSQLite(ctx context.Context, path string, c Config) (_ *SQLite, err error) {
 	path, err = filepath.Abs(path)
 	if err != nil {
 		return nil, err
@@ -52,7 +55,7 @@ func openSQLite(ctx context.Context, path string, db *DB) (_ *sqliteEngine, err 
 	if err != nil {
 		return nil, err
 	}
-	e := &sqliteEngine{lock: lock, uri: "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + sqlitePragmas}
+	e := &SQLite{lock: lock, uri: "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + sqlitePragmas}
 	defer func() {
 		if err != nil {
 			e.closeFiles()
@@ -65,7 +68,7 @@ func openSQLite(ctx context.Context, path string, db *DB) (_ *sqliteEngine, err 
 	if err != nil {
 		return nil, err
 	}
-	if err := migrate(ctx, conn, "sqlite", db.clock()); err != nil {
+	if err := migrate(ctx, conn, c, false); err != nil {
 		return nil, err
 	}
 	if e.readerDB, err = sql.Open("sqlite", e.uri+sqliteReaderPragmas); err != nil {
@@ -75,17 +78,21 @@ func openSQLite(ctx context.Context, path string, db *DB) (_ *sqliteEngine, err 
 	e.readerDB.SetMaxIdleConns(sqliteReaders)
 	e.readers = &compiled{on: e.readerDB}
 	e.writer = &writer{
-		sql: &compiled{on: conn}, clock: db.clock, stats: db.stats,
+		Config: c, sql: &compiled{on: conn},
 		calls: make(chan *call), stop: make(chan struct{}), stopped: make(chan struct{}),
-	}
-	if e.head, err = readChain(ctx, &queries{run: e.readers}); err != nil {
-		return nil, err
 	}
 	go e.writer.loop()
 	return e, nil
 }
 
-func (e *sqliteEngine) openWriter(ctx context.Context) (*sql.Conn, error) {
+// Reader reads what is committed.
+func (e *SQLite) Reader() Runner { return e.readers }
+
+// Statements returns every constant statement run so far, so that a test can
+// look at the plans.
+func (e *SQLite) Statements() []string { return append(e.readers.list(), e.writer.sql.list()...) }
+
+func (e *SQLite) openWriter(ctx context.Context) (*sql.Conn, error) {
 	var err error
 	if e.writerDB, err = sql.Open("sqlite", e.uri+sqliteWriterPragmas); err != nil {
 		return nil, err
@@ -139,15 +146,19 @@ func createPrivate(path string) error {
 	return nil
 }
 
-func (e *sqliteEngine) ping(ctx context.Context) error {
-	q := queries{run: e.readers}
-	if _, err := one(ctx, &q, scanInt, "SELECT 1"); err != nil {
-		return err
+// Ping implements Engine: a read, and a turn of the writer.
+func (e *SQLite) Ping(ctx context.Context) error {
+	if err := e.readerDB.PingContext(ctx); err != nil {
+		return sqliteFailure(err)
 	}
-	return e.update(ctx, func(*Tx) error { return nil })
+	if _, err := e.readers.Exec("SELECT 1", nil); err != nil {
+		return sqliteFailure(err)
+	}
+	return e.Update(ctx, func(*Tx) error { return nil })
 }
 
-func (e *sqliteEngine) snapshot(ctx context.Context, fn func(*queries) error) error {
+// Snapshot implements Engine.
+func (e *SQLite) Snapshot(ctx context.Context, fn func(Runner) error) error {
 	db, err := sql.Open("sqlite", e.uri+sqliteReaderPragmas)
 	if err != nil {
 		return sqliteFailure(err)
@@ -158,17 +169,21 @@ func (e *sqliteEngine) snapshot(ctx context.Context, fn func(*queries) error) er
 		return sqliteFailure(err)
 	}
 	defer tx.Rollback()
-	return fn(&queries{run: &compiled{on: tx}})
+	return fn(&compiled{on: tx})
 }
 
-func (e *sqliteEngine) close() error {
-	e.once.Do(func() { close(e.stop) })
-	<-e.stopped
-	return e.closeFiles()
+// Close implements Engine.
+func (e *SQLite) Close() error {
+	e.once.Do(func() {
+		close(e.stop)
+		<-e.stopped
+		e.closed = e.closeFiles()
+	})
+	return e.closed
 }
 
 // closeFiles closes what is open, the last connection folding the log back.
-func (e *sqliteEngine) closeFiles() error {
+func (e *SQLite) closeFiles() error {
 	var errs []error
 	if e.readerDB != nil {
 		errs = append(errs, e.readerDB.Close())
@@ -184,10 +199,8 @@ func (e *sqliteEngine) closeFiles() error {
 // of Update, runs each in its own savepoint of a transaction, and commits once
 // for all that came while it was busy: they share one fsync.
 type writer struct {
-	sql   *compiled
-	clock func() time.Time
-	stats *counters
-	head  chain // the writer goroutine's
+	Config
+	sql *compiled
 
 	calls   chan *call // unbuffered: until the writer takes it, a call can be given up
 	once    sync.Once
@@ -212,7 +225,8 @@ const (
 
 var errClosed = unavailable(errors.New("it was closed"))
 
-func (w *writer) update(ctx context.Context, fn func(*Tx) error) error {
+// Update implements Engine.
+func (w *writer) Update(ctx context.Context, fn func(*Tx) error) error {
 	c := &call{fn: fn, done: make(chan struct{})}
 	select {
 	case <-w.stop:
@@ -257,13 +271,13 @@ var errGoexit = errors.New("store: the function given to Update ended its gorout
 
 // batch runs the first call, then, each in a savepoint, those that wait.
 func (w *writer) batch(first *call) {
-	before := w.head
+	restore := w.Mark()
 	batch := []*call{first}
 	ended := errGoexit // what all are told if a call ends this goroutine
 	defer func() {
 		if ended != nil {
-			w.sql.exec("ROLLBACK", nil) // fails when SQLite has done it already
-			w.head = before
+			w.sql.Exec("ROLLBACK", nil) // fails when SQLite has done it already
+			restore()
 		}
 		for _, c := range batch {
 			if c.err == nil {
@@ -272,7 +286,7 @@ func (w *writer) batch(first *call) {
 			close(c.done)
 		}
 	}()
-	if _, err := w.sql.exec("BEGIN IMMEDIATE", nil); err != nil {
+	if _, err := w.sql.Exec("BEGIN IMMEDIATE", nil); err != nil {
 		ended = unavailable(err)
 		return
 	}
@@ -293,11 +307,11 @@ func (w *writer) batch(first *call) {
 		}
 	}
 	start := time.Now()
-	if _, err := w.sql.exec("COMMIT", nil); err != nil {
+	if _, err := w.sql.Exec("COMMIT", nil); err != nil {
 		ended = unavailable(err)
 		return
 	}
-	w.stats.committed(start, len(batch))
+	w.Counters.committed(start, len(batch))
 	ended = nil
 }
 
@@ -314,25 +328,24 @@ func (w *writer) waiting() *call {
 // inSavepoint runs a call so that its failure undoes only its own changes.
 // An error means that the whole transaction is lost.
 func (w *writer) inSavepoint(c *call) error {
-	before := w.head
-	if _, err := w.sql.exec("SAVEPOINT one_call", nil); err != nil {
+	restore := w.Mark()
+	if _, err := w.sql.Exec("SAVEPOINT one_call", nil); err != nil {
 		return err
 	}
 	if c.err = w.run(c); c.err != nil {
-		w.head = before
-		if _, err := w.sql.exec("ROLLBACK TO one_call", nil); err != nil {
-			return err
+		restore()
+		if _, err := w.sql.Exec("ROLLBACK TO one_call", nil); err != nil {
+			return c.err // SQLite has rolled back all, as when the disk is full
 		}
 	}
-	_, err := w.sql.exec("RELEASE one_call", nil)
+	_, err := w.sql.Exec("RELEASE one_call", nil)
 	return err
 }
 
 // run runs a call's function; a panic becomes an error here and a panic
 // again where Update was called.
 func (w *writer) run(c *call) (err error) {
-	state := &txRunner{runner: w.sql}
-	tx := &Tx{queries: queries{run: state}, state: state, now: w.clock(), chain: &w.head}
+	tx := &Tx{on: w.sql, now: w.Clock()}
 	returned := false
 	defer func() {
 		if !returned {
@@ -341,7 +354,7 @@ func (w *writer) run(c *call) (err error) {
 			}
 		}
 	}()
-	err = runTx(tx, c.fn)
+	err = tx.run(c.fn)
 	returned = true
 	return err
 }

@@ -1,4 +1,4 @@
-package store
+package engine
 
 import (
 	"context"
@@ -18,7 +18,7 @@ import (
 // so whoever waits longer waits for a database that is away.
 const (
 	postgresConnections      = 16 // per replica; ten replicas fit the server's default of 100 only if told so
-	postgresNonceConnections = 4
+	postgresHastyConnections = 4
 	postgresConnectTimeout   = 5 * time.Second
 	postgresSilence          = 30 * time.Second // no answer from the server for so long: the connection is dead
 	postgresStatementTimeout = "15s"
@@ -26,27 +26,27 @@ const (
 	postgresRetries          = 10    // of a transaction that lost against another
 )
 
-// postgresEngine is a pool of connections, and a small one for nonces whose
-// commits don't wait for the disk.
-type postgresEngine struct {
-	pool   *sql.DB
-	nonces *sql.DB
-	reader *direct
-	clock  func() time.Time
-	stats  *counters
+// Postgres is a pool of connections, and a small one whose commits don't wait
+// for the disk.
+type Postgres struct {
+	Config
+	pool  *sql.DB
+	hasty *sql.DB
 }
 
-func openPostgres(ctx context.Context, dsn string, unsafeSync bool, db *DB) (_ *postgresEngine, err error) {
-	e := &postgresEngine{clock: db.clock, stats: db.stats}
+// OpenPostgres connects and migrates. A server older than 13 is refused, and
+// one that may lose commits unless unsafeSync is set.
+func OpenPostgres(ctx context.Context, dsn string, unsafeSync bool, c Config) (_ *Postgres, err error) {
+	e := &Postgres{Config: c}
 	defer func() {
 		if err != nil {
-			e.close()
+			e.Close()
 		}
 	}()
 	if e.pool, err = openPool(dsn, postgresConnections, nil); err != nil {
 		return nil, err
 	}
-	if e.nonces, err = openPool(dsn, postgresNonceConnections, map[string]string{"synchronous_commit": "off"}); err != nil {
+	if e.hasty, err = openPool(dsn, postgresHastyConnections, map[string]string{"synchronous_commit": "off"}); err != nil {
 		return nil, err
 	}
 	conn, err := e.pool.Conn(ctx)
@@ -57,12 +57,18 @@ func openPostgres(ctx context.Context, dsn string, unsafeSync bool, db *DB) (_ *
 	if err := checkServer(ctx, conn, unsafeSync); err != nil {
 		return nil, err
 	}
-	if err := migrate(ctx, conn, "postgres", db.clock()); err != nil {
+	if err := migrate(ctx, conn, c, true); err != nil {
 		return nil, err
 	}
-	e.reader = &direct{on: e.pool}
 	return e, nil
 }
+
+// Reader reads what is committed.
+func (e *Postgres) Reader() Runner { return &direct{on: e.pool} }
+
+// Hasty runs statements each of which may be lost, though never halved, when
+// the server loses power.
+func (e *Postgres) Hasty() Runner { return &direct{on: e.hasty} }
 
 func openPool(dsn string, connections int, parameters map[string]string) (*sql.DB, error) {
 	c, err := pgx.ParseConfig(dsn)
@@ -151,38 +157,15 @@ func checkServer(ctx context.Context, conn *sql.Conn, unsafeSync bool) error {
 	return nil
 }
 
-// direct runs statements by the driver, which prepares each once per
-// connection and remembers it.
-type direct struct {
-	on interface {
-		QueryContext(ctx context.Context, text string, args ...any) (*sql.Rows, error)
-		ExecContext(ctx context.Context, text string, args ...any) (sql.Result, error)
-	}
-}
-
-func (d *direct) query(text string, args []any) (*sql.Rows, error) {
-	return d.on.QueryContext(context.Background(), text, args...)
-}
-
-func (d *direct) exec(text string, args []any) (int64, error) {
-	r, err := d.on.ExecContext(context.Background(), text, args...)
-	if err != nil {
-		return 0, err
-	}
-	return r.RowsAffected()
-}
-
-func (d *direct) once(text string, args []any) (*sql.Rows, error) { return d.query(text, args) }
-
-func (d *direct) failure(err error) error { return postgresFailure(err) }
-
-func (e *postgresEngine) update(ctx context.Context, fn func(*Tx) error) error {
+// Update implements Engine.
+func (e *Postgres) Update(ctx context.Context, fn func(*Tx) error) error {
 	var err error
 	for try := range postgresRetries {
 		var again bool
 		if again, err = e.try(ctx, fn); !again {
 			return err
 		}
+		e.Logger.Debug("a transaction runs again", "try", try+1, "error", err)
 		select { // let the other finish; longer each time
 		case <-time.After(time.Duration(try) * 5 * time.Millisecond):
 		case <-ctx.Done():
@@ -194,7 +177,7 @@ func (e *postgresEngine) update(ctx context.Context, fn func(*Tx) error) error {
 
 // try runs fn in one transaction. again says that nothing was written and
 // that it may go better next time.
-func (e *postgresEngine) try(ctx context.Context, fn func(*Tx) error) (again bool, err error) {
+func (e *Postgres) try(ctx context.Context, fn func(*Tx) error) (again bool, err error) {
 	conn, err := e.pool.Conn(ctx) // the one wait that ctx may end
 	if err != nil {
 		if ctx.Err() != nil {
@@ -208,9 +191,8 @@ func (e *postgresEngine) try(ctx context.Context, fn func(*Tx) error) (again boo
 		return true, postgresFailure(err) // a connection that died in the pool
 	}
 	defer sqlTx.Rollback() // after a commit it does nothing
-	state := &txRunner{runner: &direct{on: sqlTx}, aborts: true}
-	tx := &Tx{queries: queries{run: state}, state: state, now: e.clock()}
-	if err := runTx(tx, fn); err != nil {
+	tx := &Tx{on: &direct{on: sqlTx}, now: e.Clock(), aborts: true}
+	if err := tx.run(fn); err != nil {
 		return lostRace(err), err
 	}
 	start := time.Now()
@@ -218,32 +200,39 @@ func (e *postgresEngine) try(ctx context.Context, fn func(*Tx) error) (again boo
 		err = postgresFailure(err)
 		return lostRace(err), err
 	}
-	e.stats.committed(start, 1)
+	e.Counters.committed(start, 1)
 	return false, nil
 }
 
-func (e *postgresEngine) ping(ctx context.Context) error {
-	q := queries{run: e.reader}
-	_, err := one(ctx, &q, scanInt, "SELECT 1")
-	return err
+// Ping implements Engine.
+func (e *Postgres) Ping(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if _, err := e.Reader().Exec("SELECT 1", nil); err != nil {
+		return postgresFailure(err)
+	}
+	return nil
 }
 
-func (e *postgresEngine) snapshot(ctx context.Context, fn func(*queries) error) error {
+// Snapshot implements Engine.
+func (e *Postgres) Snapshot(ctx context.Context, fn func(Runner) error) error {
 	tx, err := e.pool.BeginTx(context.WithoutCancel(ctx), &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
 	if err != nil {
 		return postgresFailure(err)
 	}
 	defer tx.Rollback()
-	q := queries{run: &direct{on: tx}}
-	if _, err := q.exec("SET LOCAL statement_timeout = 0"); err != nil {
-		return err
+	on := &direct{on: tx}
+	if _, err := on.Exec("SET LOCAL statement_timeout = 0", nil); err != nil {
+		return postgresFailure(err)
 	}
-	return fn(&q)
+	return fn(on)
 }
 
-func (e *postgresEngine) close() error {
+// Close implements Engine.
+func (e *Postgres) Close() error {
 	var errs []error
-	for _, pool := range []*sql.DB{e.pool, e.nonces} {
+	for _, pool := range []*sql.DB{e.pool, e.hasty} {
 		if pool != nil {
 			errs = append(errs, pool.Close())
 		}
@@ -261,7 +250,7 @@ func lostRace(err error) bool {
 // postgresFailure turns SQLSTATEs (PostgreSQL manual, appendix A) into the
 // package's errors. An error that isn't the server's is the connection's.
 func postgresFailure(err error) error {
-	if errors.Is(err, ErrUnavailable) || errors.Is(err, errTxOver) {
+	if errors.Is(err, errTxOver) {
 		return err
 	}
 	e, ok := errors.AsType[*pgconn.PgError](err)

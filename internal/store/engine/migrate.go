@@ -1,32 +1,13 @@
-package store
+package engine
 
 import (
 	"context"
 	"database/sql"
-	"embed"
 	"errors"
 	"fmt"
 	"io/fs"
 	"slices"
-	"time"
 )
-
-//go:embed migrations
-var migrations embed.FS
-
-// migrationNames lists an engine's migrations in the order they are applied.
-// Both engines have the same names, which is what a dump compares.
-func migrationNames(engine string) ([]string, error) {
-	entries, err := fs.ReadDir(migrations, "migrations/"+engine) // sorted
-	if err != nil {
-		return nil, err
-	}
-	var names []string
-	for _, e := range entries {
-		names = append(names, e.Name())
-	}
-	return names, nil
-}
 
 // migrationLock is the key of the advisory lock that keeps replicas which
 // start together from migrating together.
@@ -35,9 +16,9 @@ const migrationLock = 0x6368616e63657279 // "chancery"
 // migrate applies the migrations that the database lacks, each in its own
 // transaction. A migration must leave the tables usable by the version before
 // (expand now, contract later), since replicas are updated one by one.
-func migrate(ctx context.Context, conn *sql.Conn, engine string, now time.Time) error {
+func migrate(ctx context.Context, conn *sql.Conn, c Config, postgres bool) error {
 	begin := "BEGIN IMMEDIATE"
-	if engine == "postgres" {
+	if postgres {
 		begin = "BEGIN; SET LOCAL statement_timeout = 0"
 		if _, err := conn.ExecContext(ctx, "SELECT pg_advisory_lock($1)", migrationLock); err != nil {
 			return err
@@ -51,7 +32,7 @@ func migrate(ctx context.Context, conn *sql.Conn, engine string, now time.Time) 
 	if err != nil {
 		return err
 	}
-	known, err := migrationNames(engine)
+	known, err := fs.Glob(c.Migrations, "*.sql") // sorted
 	if err != nil {
 		return err
 	}
@@ -64,9 +45,10 @@ func migrate(ctx context.Context, conn *sql.Conn, engine string, now time.Time) 
 		if slices.Contains(applied, name) {
 			continue
 		}
-		if err := applyMigration(ctx, conn, engine, begin, name, now); err != nil {
+		if err := applyMigration(ctx, conn, c, begin, name); err != nil {
 			return fmt.Errorf("migration %s: %w", name, err)
 		}
+		c.Logger.Info("the database was migrated", "migration", name)
 	}
 	return nil
 }
@@ -87,8 +69,8 @@ func appliedMigrations(ctx context.Context, conn *sql.Conn) (names []string, err
 	return names, rows.Err()
 }
 
-func applyMigration(ctx context.Context, conn *sql.Conn, engine, begin, name string, now time.Time) (err error) {
-	text, err := migrations.ReadFile("migrations/" + engine + "/" + name)
+func applyMigration(ctx context.Context, conn *sql.Conn, c Config, begin, name string) (err error) {
+	text, err := fs.ReadFile(c.Migrations, name)
 	if err != nil {
 		return err
 	}
@@ -104,7 +86,7 @@ func applyMigration(ctx context.Context, conn *sql.Conn, engine, begin, name str
 	if _, err := conn.ExecContext(ctx, string(text)); err != nil {
 		return err
 	}
-	if _, err := conn.ExecContext(ctx, "INSERT INTO migrations (name, applied_at) VALUES ($1, $2)", name, micros(now)); err != nil {
+	if _, err := conn.ExecContext(ctx, "INSERT INTO migrations (name, applied_at) VALUES ($1, $2)", name, c.Clock().UnixMicro()); err != nil {
 		return err
 	}
 	_, err = conn.ExecContext(ctx, "COMMIT")

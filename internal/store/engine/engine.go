@@ -1,0 +1,157 @@
+package engine
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"sync/atomic"
+	"time"
+)
+
+// Errors that callers tell apart with errors.Is.
+var (
+	// ErrConflict says that a row with the same key exists already.
+	ErrConflict = errors.New("store: conflicts with what is stored")
+	// ErrUnavailable wraps the driver's errors that may pass: disk full,
+	// connection lost, database locked. From Update it means that nothing
+	// was written, except where a commit's own answer was lost: then the
+	// caller must look.
+	ErrUnavailable = errors.New("store: the database is not available")
+)
+
+// Runner runs single statements: on SQLite by statements compiled once per
+// connection, on PostgreSQL by the driver, which does the same by itself.
+// None of them is interrupted by a context: a client that hangs up cancels
+// nothing, and database/sql would start goroutines for each.
+type Runner interface {
+	// Query runs a constant statement that returns rows.
+	Query(text string, args []any) (*sql.Rows, error)
+	// Exec runs a constant statement and returns the number of rows affected.
+	Exec(text string, args []any) (int64, error)
+	// Once is Query for a statement put together at run time, which would
+	// only fill the list of compiled ones.
+	Once(text string, args []any) (*sql.Rows, error)
+	// Failure turns the driver's error into one of the package's.
+	Failure(err error) error
+}
+
+// Engine is a database, whichever it is.
+type Engine interface {
+	// Update runs fn in a write transaction; see store.DB.Update.
+	Update(ctx context.Context, fn func(*Tx) error) error
+	// Ping reports whether the database answers.
+	Ping(ctx context.Context) error
+	// Snapshot lets fn read one consistent state, for as long as it likes.
+	Snapshot(ctx context.Context, fn func(Runner) error) error
+	// Close waits for the transaction under way. Closing again does nothing.
+	Close() error
+}
+
+// Config is what both engines need.
+type Config struct {
+	Clock      func() time.Time
+	Logger     *slog.Logger
+	Counters   *Counters
+	Migrations fs.FS // *.sql, applied in the order of their names
+
+	// Mark is called when a transaction or a savepoint begins, and what it
+	// returns when that is rolled back: for state beside the database that
+	// must go back with it. SQLite only, where one goroutine calls both.
+	Mark func() (restore func())
+}
+
+// Counters count commits, for metrics.
+type Counters struct {
+	Commits, Callers, CommitTime, Waiting atomic.Int64 // CommitTime in nanoseconds
+}
+
+// committed counts one commit that began at start and served so many callers.
+func (c *Counters) committed(start time.Time, callers int) {
+	c.Commits.Add(1)
+	c.Callers.Add(int64(callers))
+	c.CommitTime.Add(int64(time.Since(start)))
+}
+
+// Tx is a write transaction. No statement runs after its end, nor after a
+// failure that may have rolled it back, since SQLite would then commit each by
+// itself.
+type Tx struct {
+	on     Runner
+	now    time.Time
+	aborts bool  // PostgreSQL: any error ends the transaction
+	failed error // what Update will answer, whatever the function says
+	over   bool
+}
+
+var errTxOver = errors.New("store: a transaction was used after its end")
+
+// Now is the transaction's time.
+func (t *Tx) Now() time.Time { return t.now }
+
+// Fail makes the transaction fail with err, even if its function succeeds.
+func (t *Tx) Fail(err error) {
+	if t.failed == nil {
+		t.failed = err
+	}
+}
+
+func (t *Tx) usable() error {
+	if t.over {
+		return errTxOver
+	}
+	return t.failed
+}
+
+// Query implements Runner.
+func (t *Tx) Query(text string, args []any) (*sql.Rows, error) {
+	if err := t.usable(); err != nil {
+		return nil, err
+	}
+	return t.on.Query(text, args)
+}
+
+// Exec implements Runner.
+func (t *Tx) Exec(text string, args []any) (int64, error) {
+	if err := t.usable(); err != nil {
+		return 0, err
+	}
+	return t.on.Exec(text, args)
+}
+
+// Once implements Runner.
+func (t *Tx) Once(text string, args []any) (*sql.Rows, error) {
+	if err := t.usable(); err != nil {
+		return nil, err
+	}
+	return t.on.Once(text, args)
+}
+
+// Failure implements Runner, and remembers a failure that ends the
+// transaction.
+func (t *Tx) Failure(err error) error {
+	err = t.on.Failure(err)
+	if t.aborts || errors.Is(err, ErrUnavailable) {
+		t.Fail(err)
+	}
+	return err
+}
+
+// run calls fn and returns what is to become of the transaction.
+func (t *Tx) run(fn func(*Tx) error) error {
+	defer func() { t.over = true }()
+	if err := fn(t); err != nil {
+		return err
+	}
+	return t.failed
+}
+
+// unavailable wraps a driver's error that may pass.
+func unavailable(err error) error {
+	if errors.Is(err, ErrUnavailable) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
+}

@@ -1,0 +1,476 @@
+package store_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/chancery-pki/chancery/internal/audit"
+	"github.com/chancery-pki/chancery/internal/cert"
+	"github.com/chancery-pki/chancery/internal/protocol"
+	"github.com/chancery-pki/chancery/internal/store"
+	"github.com/chancery-pki/chancery/internal/store/storetest"
+)
+
+// The file holds EAB keys: nobody else may read it, its log or its index.
+func TestSQLiteFiles(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "odd ?name%41#&.db")
+	db := open(t, store.Options{DSN: "sqlite:" + path})
+	if err := storetest.Fill(t.Context(), db, 1); err != nil {
+		t.Fatal(err)
+	}
+	for _, suffix := range []string{"", "-wal", "-shm", ".lock"} {
+		info, err := os.Stat(path + suffix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode().Perm() != 0o600 {
+			t.Errorf("%s has mode %o", info.Name(), info.Mode().Perm())
+		}
+	}
+
+	open := filepath.Join(t.TempDir(), "open.db")
+	if err := os.WriteFile(open, nil, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Open(t.Context(), store.Options{DSN: open}); err == nil || !strings.Contains(err.Error(), "chmod 600") {
+		t.Errorf("a file that others may read: %v", err)
+	}
+	if _, err := store.Open(t.Context(), store.Options{DSN: filepath.Join(open, "no", "such")}); err == nil {
+		t.Error("a file in a folder that isn't there was opened")
+	}
+}
+
+// One process owns a database; a second is told which.
+func TestSQLiteLock(t *testing.T) {
+	path := dsn(t, "sqlite")
+	db, err := store.Open(t.Context(), store.Options{DSN: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Open(t.Context(), store.Options{DSN: path}); err == nil || !strings.Contains(err.Error(), fmt.Sprint("process ", os.Getpid())) {
+		t.Errorf("opened twice: %v", err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Errorf("closed twice: %v", err)
+	}
+	if err := db.Update(t.Context(), func(*store.Tx) error { return nil }); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("Update after Close: %v", err)
+	}
+	open(t, store.Options{DSN: path})
+}
+
+// raw opens the database beside the store, to meddle with it.
+func raw(t *testing.T, engine, dsn string) *sql.DB {
+	t.Helper()
+	driver := map[string]string{"sqlite": "sqlite", "postgres": "pgx"}[engine]
+	db, err := sql.Open(driver, dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
+func TestNewerSchemaRefused(t *testing.T) {
+	for _, engine := range engines() {
+		dsn := dsn(t, engine)
+		open(t, store.Options{DSN: dsn}).Close()
+		if _, err := raw(t, engine, dsn).Exec("INSERT INTO migrations (name, applied_at) VALUES ('9999_future.sql', 0)"); err != nil {
+			t.Fatal(err)
+		}
+		_, err := store.Open(t.Context(), store.Options{DSN: dsn, UnsafeSync: true})
+		if err == nil || !strings.Contains(err.Error(), "9999_future.sql") {
+			t.Errorf("%s: a newer schema was opened: %v", engine, err)
+		}
+	}
+}
+
+// Whoever alters the log in place is found out.
+func TestAuditTampering(t *testing.T) {
+	for _, engine := range engines() {
+		for _, test := range []struct{ name, statement, want string }{
+			{"entry", "UPDATE audit SET entry = replace(entry, 'two', 'owt') WHERE sequence = 2", "entry 2 was altered"},
+			{"object", "UPDATE audit SET object = 'x' WHERE sequence = 2", "entry 2 was altered"},
+			{"time", "UPDATE audit SET at = at + 1 WHERE sequence = 2", "entry 2 was altered"},
+			{"hash", "UPDATE audit SET hash = (SELECT hash FROM audit WHERE sequence = 1) WHERE sequence = 2", "entry 2 was altered"},
+			{"taken out", "DELETE FROM audit WHERE sequence = 2", "entry 2 is missing"},
+			{"first taken out", "DELETE FROM audit WHERE sequence = 1", "entry 1 is missing"},
+			{"swapped", "UPDATE audit SET sequence = 9 WHERE sequence = 1; UPDATE audit SET sequence = 1 WHERE sequence = 4; UPDATE audit SET sequence = 4 WHERE sequence = 9", "entry 1 was altered"},
+			{"not JSON", "UPDATE audit SET entry = 'x' WHERE sequence = 3", "entry 3"},
+		} {
+			t.Run(engine+"/"+test.name, func(t *testing.T) {
+				dsn := dsn(t, engine)
+				db := open(t, store.Options{DSN: dsn})
+				for _, word := range []string{"one", "two", "three", "four"} {
+					update(t, db, func(tx *store.Tx) error { return tx.Audit(audit.Entry{Action: word, Actor: "x", Object: word}) })
+				}
+				update(t, db, func(tx *store.Tx) error { _, err := tx.SequenceAudit(tx.Now(), "test", 10); return err })
+				if n, err := db.VerifyAudit(t.Context()); n != 4 || err != nil {
+					t.Fatal(n, err)
+				}
+				if _, err := raw(t, engine, dsn).Exec(test.statement); err != nil {
+					t.Fatal(err)
+				}
+				if n, err := db.VerifyAudit(t.Context()); err == nil || !strings.Contains(err.Error(), test.want) {
+					t.Errorf("%d entries verified, then %v; want %s", n, err, test.want)
+				}
+			})
+		}
+	}
+}
+
+func update(t testing.TB, db *store.DB, fn func(*store.Tx) error) {
+	t.Helper()
+	if err := db.Update(t.Context(), fn); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// queue holds the writer while n calls come to wait for it, then lets go. The
+// call that holds it shares their commit.
+func queue(t *testing.T, db *store.DB, n int, fn func(n int, tx *store.Tx) error) []error {
+	t.Helper()
+	errs := make([]error, n)
+	var all sync.WaitGroup
+	holder := db.Update(t.Context(), func(*store.Tx) error {
+		for i := range n {
+			all.Go(func() { errs[i] = db.Update(t.Context(), func(tx *store.Tx) error { return fn(i, tx) }) })
+		}
+		for db.Stats().Waiting < int64(n+1) {
+			runtime.Gosched()
+		}
+		time.Sleep(5 * time.Millisecond) // counted; now they come to wait
+		return nil
+	})
+	all.Wait()
+	if holder != nil && !errors.Is(holder, store.ErrUnavailable) {
+		t.Error(holder)
+	}
+	return errs
+}
+
+// Calls that come while the writer is busy share its commit; those that fail
+// undo only what they did themselves, the audit chain included.
+func TestGroupCommit(t *testing.T) {
+	db := open(t, store.Options{DSN: dsn(t, "sqlite")})
+	before := db.Stats()
+	no := errors.New("no")
+	errs := queue(t, db, 100, func(n int, tx *store.Tx) error {
+		if err := tx.PutSecret(fmt.Sprint(n), []byte{1}); err != nil {
+			return err
+		}
+		if err := tx.Audit(audit.Entry{Action: "group", Actor: "x", Object: fmt.Sprint(n)}); err != nil {
+			return err
+		}
+		if n%3 == 0 {
+			return no
+		}
+		return nil
+	})
+	good := int64(0)
+	for n, err := range errs {
+		_, stored := db.Secret(t.Context(), fmt.Sprint(n))
+		if n%3 == 0 {
+			if !errors.Is(err, no) || !errors.Is(stored, store.ErrNotFound) {
+				t.Errorf("call %d failed with %v, and its row: %v", n, err, stored)
+			}
+		} else if good++; err != nil || stored != nil {
+			t.Errorf("call %d: %v, and its row: %v", n, err, stored)
+		}
+	}
+	if n, err := db.VerifyAudit(t.Context()); n != good || err != nil {
+		t.Errorf("%d audit entries, want %d: %v", n, good, err)
+	}
+	after := db.Stats()
+	if commits := after.Commits - before.Commits; commits > 20 {
+		t.Errorf("101 calls took %d commits", commits)
+	}
+}
+
+// A test's FailNow, or another runtime.Goexit, must not leave callers hanging.
+func TestUpdateGoexit(t *testing.T) {
+	db := open(t, store.Options{DSN: dsn(t, "sqlite")})
+	err := db.Update(t.Context(), func(tx *store.Tx) error {
+		tx.PutSecret("s", nil)
+		runtime.Goexit()
+		return nil
+	})
+	if err == nil {
+		t.Error("a function that never returned was committed")
+	}
+	if _, err := db.Secret(t.Context(), "s"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("its row: %v", err)
+	}
+	update(t, db, func(tx *store.Tx) error { return tx.PutSecret("s", nil) })
+}
+
+// A full database fails those who write, says so by ErrUnavailable, keeps
+// what is there, and goes on when there is room.
+func TestDatabaseFull(t *testing.T) {
+	db := open(t, store.Options{DSN: dsn(t, "sqlite")})
+	update(t, db, func(tx *store.Tx) error { return tx.Audit(audit.Entry{Action: "before", Actor: "x"}) })
+	if err := db.OnWriter("PRAGMA max_page_count = 60"); err != nil {
+		t.Fatal(err)
+	}
+	errs := queue(t, db, 10, func(n int, tx *store.Tx) error {
+		if err := tx.Audit(audit.Entry{Action: "full", Actor: "x"}); err != nil {
+			return err
+		}
+		tx.PutSecret(fmt.Sprint("big", n), make([]byte, 1<<20)) // its error is not looked at
+		tx.PutSecret(fmt.Sprint("small", n), []byte{1})
+		return nil
+	})
+	for n, err := range errs {
+		if !errors.Is(err, store.ErrUnavailable) {
+			t.Errorf("call %d on a full database: %v", n, err)
+		}
+		if _, err := db.Secret(t.Context(), fmt.Sprint("small", n)); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("half of call %d was written: %v", n, err)
+		}
+	}
+	if err := db.OnWriter("PRAGMA max_page_count = 1000000"); err != nil {
+		t.Fatal(err)
+	}
+	update(t, db, func(tx *store.Tx) error { return tx.Audit(audit.Entry{Action: "after", Actor: "x"}) })
+	if n, err := db.VerifyAudit(t.Context()); n != 2 || err != nil {
+		t.Errorf("%d audit entries, want 2: %v", n, err)
+	}
+}
+
+// The disk may also fill up at the commit itself: here by a limit on the size
+// of files, which the log runs into.
+func TestCommitFails(t *testing.T) {
+	path := dsn(t, "sqlite")
+	db := open(t, store.Options{DSN: path})
+	update(t, db, func(tx *store.Tx) error { return tx.Audit(audit.Entry{Action: "before", Actor: "x"}) })
+	info, err := os.Stat(path + "-wal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var old syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &old); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: uint64(info.Size()), Max: old.Max}); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Setrlimit(syscall.RLIMIT_FSIZE, &old)
+	errs := queue(t, db, 10, func(n int, tx *store.Tx) error {
+		return errors.Join(tx.Audit(audit.Entry{Action: "full", Actor: "x"}), tx.PutSecret(fmt.Sprint(n), []byte{1}))
+	})
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &old); err != nil {
+		t.Fatal(err)
+	}
+	for n, err := range errs {
+		if !errors.Is(err, store.ErrUnavailable) {
+			t.Errorf("call %d: %v", n, err)
+		}
+		if _, err := db.Secret(t.Context(), fmt.Sprint(n)); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("call %d's row: %v", n, err)
+		}
+	}
+	update(t, db, func(tx *store.Tx) error { return tx.Audit(audit.Entry{Action: "after", Actor: "x"}) })
+	if n, err := db.VerifyAudit(t.Context()); n != 2 || err != nil {
+		t.Errorf("%d audit entries, want 2: %v", n, err)
+	}
+}
+
+// exercise runs every statement that depends on how much is stored.
+func exercise(t *testing.T, db *store.DB) {
+	t.Helper()
+	ctx := t.Context()
+	if err := storetest.Fill(ctx, db, 20); err != nil {
+		t.Fatal(err)
+	}
+	i := storetest.NewIssuance(1, time.Now())
+	if err := issue(ctx, db, i); err != nil {
+		t.Fatal(err)
+	}
+	check := func(_ any, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	check(db.AccountByKey(ctx, "servers", i.Account.Thumbprint))
+	check(db.OrdersOf(ctx, i.Account.ID, "", 10))
+	check(db.Authorizations(ctx, []protocol.AuthorizationID{i.Authorization.ID, i.Authorization.ID}))
+	check(db.ValidationsDue(ctx, time.Now()))
+	check(db.PlansDue(ctx, time.Now()))
+	check(db.AuditEntries(ctx, store.AuditFilter{From: time.Now()}))
+	check(db.VerifyAudit(ctx))
+	check(nil, db.RevokedCertificates(ctx, "00", time.Now(), nil))
+	update(t, db, func(tx *store.Tx) error {
+		check(tx.ClaimValidations(tx.Now(), time.Minute, 10))
+		check(tx.ClaimPlans(tx.Now(), time.Minute, 10))
+		check(tx.HoldPlan("00", tx.Now()))
+		check(tx.DropPlan("00"))
+		check(tx.ReplaceKey(i.Account.ID, "", "", nil))
+		check(tx.EndAccount(i.Account.ID, protocol.AccountDeactivated))
+		check(tx.EndAuthorization(i.Authorization.ID, protocol.AuthorizationValid, protocol.AuthorizationDeactivated))
+		check(tx.FailOrder(i.Order.ID, nil))
+		check(tx.RevokeCertificate(i.Certificate.Serial, cert.Revoked{At: tx.Now()}))
+		check(tx.ReplaceCertificate(i.Certificate.Serial, i.Order.ID))
+		check(tx.SweepAccounts(tx.Now(), 10))
+		check(tx.SweepOrders(tx.Now(), 10))
+		check(tx.SweepAuthorizations(tx.Now(), 10))
+		check(tx.SweepCertificates(tx.Now(), 10))
+		check(tx.SweepAudit(tx.Now(), 10))
+		check(tx.SweepLimits(tx.Now(), 10))
+		check(tx.Take("key", store.Limit{Count: 1, Per: time.Hour}))
+		check(tx.LimitWait(ctx, "key", store.Limit{Count: 1, Per: time.Hour}))
+		check(tx.Lease("job", "me", tx.Now()))
+		check(tx.TakeEABAccount("none"))
+		check(tx.NextNumber("crl", 1))
+		return nil
+	})
+}
+
+// No statement may read a table from end to end: its cost would grow with
+// the number of certificates.
+func TestQueryPlans(t *testing.T) {
+	path := dsn(t, "sqlite")
+	db := open(t, store.Options{DSN: path})
+	exercise(t, db)
+	statements := db.Statements()
+	if len(statements) < 50 {
+		t.Fatalf("only %d statements were run", len(statements))
+	}
+	statements = append(statements, // what searches put together
+		"SELECT serial FROM certificates WHERE serial > $1 AND serial IN (SELECT serial FROM certificate_names WHERE name = $2) ORDER BY serial LIMIT 10",
+		"SELECT serial FROM certificates WHERE serial > $1 AND account = $2 ORDER BY serial LIMIT 10",
+		"SELECT serial FROM certificates WHERE serial > $1 AND key_hash = $2 ORDER BY serial LIMIT 10",
+		"SELECT sequence FROM audit WHERE sequence > $1 AND object = $2 ORDER BY sequence LIMIT 10",
+	)
+	beside := raw(t, "sqlite", path)
+	for _, text := range statements {
+		for _, step := range explain(t, beside, text) {
+			// "part" is the list of one order's authorizations; an ordered
+			// walk along an index or a key ends at its LIMIT.
+			if strings.HasPrefix(step, "SCAN ") && step != "SCAN part" && step != "SCAN CONSTANT ROW" && !endsAtLimit(step, text) {
+				t.Errorf("%s\n\t%s", text, step)
+			}
+		}
+	}
+}
+
+// endsAtLimit finds the statements that want the first or last rows of all.
+func endsAtLimit(step, text string) bool {
+	ordered := slices.ContainsFunc([]string{
+		"FROM audit ORDER BY sequence LIMIT $1", "FROM audit ORDER BY sequence DESC LIMIT 1",
+	}, func(s string) bool { return strings.Contains(text, s) })
+	return ordered && step == "SCAN audit"
+}
+
+func explain(t *testing.T, db *sql.DB, text string) (steps []string) {
+	t.Helper()
+	switch text {
+	case "BEGIN IMMEDIATE", "COMMIT", "ROLLBACK", "SAVEPOINT one_call", "ROLLBACK TO one_call", "RELEASE one_call":
+		return nil
+	}
+	args := make([]any, 0, 20)
+	for n := 1; strings.Contains(text, fmt.Sprintf("$%d", n)); n++ {
+		args = append(args, 1)
+	}
+	rows, err := db.Query("EXPLAIN QUERY PLAN "+text, args...)
+	if err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id, parent, unused int
+		var detail string
+		if err := rows.Scan(&id, &parent, &unused, &detail); err != nil {
+			t.Fatal(err)
+		}
+		steps = append(steps, detail)
+	}
+	return steps
+}
+
+// A certificate alive, with its account, order, authorization, names, indexes
+// and five audit entries, takes at most 4 KiB.
+func TestSizePerCertificate(t *testing.T) {
+	const n = 3000
+	path := dsn(t, "sqlite")
+	db := open(t, store.Options{DSN: path})
+	if err := storetest.Fill(t.Context(), db, n); err != nil {
+		t.Fatal(err)
+	}
+	var pages, size int
+	if err := raw(t, "sqlite", path).QueryRow("SELECT p.page_count, s.page_size FROM pragma_page_count p, pragma_page_size s").Scan(&pages, &size); err != nil {
+		t.Fatal(err)
+	}
+	each := pages * size / n
+	t.Logf("%d bytes per certificate", each)
+	if each > 4096 {
+		t.Errorf("%d bytes per certificate, want at most 4096", each)
+	}
+}
+
+// What is deleted is used again: filling and sweeping over and over doesn't
+// make the file grow.
+func TestSpaceIsReused(t *testing.T) {
+	path := dsn(t, "sqlite")
+	now := time.Now()
+	db := open(t, store.Options{DSN: path, Clock: func() time.Time { return now }})
+	beside := raw(t, "sqlite", path)
+	var first, pages int
+	for round := range 6 {
+		if err := storetest.Fill(t.Context(), db, 500); err != nil {
+			t.Fatal(err)
+		}
+		now = now.Add(30 * 24 * time.Hour)
+		for _, sweep := range []func(*store.Tx, time.Time, int) (int, error){
+			(*store.Tx).SweepAccounts, (*store.Tx).SweepOrders, (*store.Tx).SweepAuthorizations, (*store.Tx).SweepCertificates, (*store.Tx).SweepAudit,
+		} {
+			update(t, db, func(tx *store.Tx) error { _, err := sweep(tx, now, 1<<20); return err })
+		}
+		if err := beside.QueryRow("SELECT page_count FROM pragma_page_count").Scan(&pages); err != nil {
+			t.Fatal(err)
+		}
+		if round == 0 {
+			first = pages
+		}
+	}
+	if pages > first*11/10 {
+		t.Errorf("%d pages after the first round, %d after the sixth", first, pages)
+	}
+}
+
+// What Update answered is there after the program was opened anew.
+func TestReopen(t *testing.T) {
+	for _, engine := range engines() {
+		dsn := dsn(t, engine)
+		db := open(t, store.Options{DSN: dsn})
+		i := storetest.NewIssuance(0, time.Now())
+		if err := issue(t.Context(), db, i); err != nil {
+			t.Fatal(err)
+		}
+		db.Close()
+		db = open(t, store.Options{DSN: dsn})
+		c, err := db.Certificate(context.Background(), i.Certificate.Serial)
+		if err != nil || c.State != cert.Issued {
+			t.Errorf("%s: %+v, %v", engine, c, err)
+		}
+		update(t, db, func(tx *store.Tx) error { return tx.Audit(audit.Entry{Action: "again", Actor: "x"}) })
+		update(t, db, func(tx *store.Tx) error { _, err := tx.SequenceAudit(tx.Now(), "test", 100); return err })
+		if n, err := db.VerifyAudit(t.Context()); n != 6 || err != nil {
+			t.Errorf("%s: %d audit entries, want 6: %v", engine, n, err)
+		}
+	}
+}
