@@ -84,6 +84,9 @@ func TestOptions(t *testing.T) {
 	if err != nil || !slices.Contains(o.servers, chanceryMillion) || len(o.scenarios()) != len(plan) {
 		t.Errorf("%+v, %v", o, err)
 	}
+	if o, err = parseOptions([]string{"--quick", "--rounds=7"}); err != nil || o.rounds != 7 || o.cell != time.Second || len(o.servers) != 2 {
+		t.Errorf("--quick with --rounds: %+v, %v", o, err)
+	}
 	for _, bad := range []string{"--servers=apache", "--clients=0", "--modes=lazy"} {
 		if _, err := parseOptions([]string{bad}); err == nil {
 			t.Errorf("%s was taken", bad)

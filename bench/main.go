@@ -88,8 +88,14 @@ func parseOptions(args []string) (*options, error) {
 	if err := flags.Parse(args); err != nil {
 		return nil, err
 	}
-	if *quick {
-		*servers, *clients, o.rounds, o.cell, o.syncs = "sqlite,floor", "1,8", 2, time.Second, 0
+	if *quick { // what was asked for by name wins
+		given := map[string]bool{}
+		flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
+		for name, value := range map[string]string{"servers": "sqlite,floor", "clients": "1,8", "rounds": "2", "cell": "1s", "syncs": "0"} {
+			if !given[name] {
+				_ = flags.Set(name, value)
+			}
+		}
 	}
 	for name := range strings.SplitSeq(*servers, ",") {
 		long, ok := serverNames[name]

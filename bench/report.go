@@ -236,6 +236,9 @@ func line(w io.Writer, fields []string) {
 	fmt.Fprintf(w, "%-30s", fields[0])
 	for i, f := range fields[1:] {
 		fmt.Fprintf(w, "%*s", 2+max(6, utf8.RuneCountInString(columns[i+1])), f)
+		if i == len(columns)-3 {
+			fmt.Fprint(w, "   ") // room for a share of failures
+		}
 	}
 	fmt.Fprintln(w)
 }

@@ -73,14 +73,12 @@ func TestAutocert(t *testing.T) {
 			go func() { _ = srv.Serve(l) }()
 			w.Cleanup(func() { _ = srv.Close() })
 			conf := m.TLSConfig()
-			conf.NextProtos = []string{"http/1.1"}
-			get := conf.GetCertificate
-			conf.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			conf.NextProtos = []string{"http/1.1"} // no acme-tls/1
+			conf.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
 				if slices.Contains(h.SupportedProtos, "acme-tls/1") {
 					refused.Add(1)
-					return nil, net.ErrClosed
 				}
-				return get(h)
+				return nil, nil
 			}
 			serveTLS(w, conf)
 			served(w, ca, "a.test")

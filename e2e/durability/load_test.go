@@ -263,6 +263,7 @@ type visitor struct {
 	known bool // the server has confirmed the account
 	order *order
 	stale bool // the order must be looked at again
+	back  bool // the server went away during this order
 	kept  int  // orders that the account is still to make
 }
 
@@ -273,6 +274,8 @@ func (l *load) work(rng *rand.Rand) {
 		err := v.advance()
 		problem, isProblem := errors.AsType[*acme.Problem](err)
 		switch {
+		case l.w.Context().Err() != nil: // the test is over
+			return
 		case err == nil:
 		case errors.Is(err, errLeaving):
 			l.mu.Lock()
@@ -287,7 +290,7 @@ func (l *load) work(rng *rand.Rand) {
 			v.order, v.known = nil, false // begin anew
 			time.Sleep(100 * time.Millisecond)
 		default:
-			v.stale = v.order != nil
+			v.stale, v.back = v.order != nil, v.order != nil
 			l.lost(err)
 		}
 	}
@@ -327,15 +330,15 @@ func (v *visitor) advance() error {
 			err = v.finalize(ctx)
 		case acme.StatusProcessing:
 			// One that a killed process left is come back to at the end.
-			if time.Since(o.since) > setAside {
-				v.order, v.stale = nil, false
+			if v.back || time.Since(o.since) > setAside {
+				v.order, v.stale, v.back = nil, false, false
 				return nil
 			}
 			time.Sleep(20 * time.Millisecond)
 			v.stale = true
 		case acme.StatusValid:
 			if err = v.download(ctx); err == nil {
-				v.order = nil
+				v.order, v.back = nil, false
 				return nil
 			}
 		default:
@@ -433,7 +436,8 @@ func (v *visitor) look(ctx context.Context) error {
 // prove makes every authorization of the order valid.
 func (v *visitor) prove(ctx context.Context) error {
 	for _, url := range v.order.told.Authorizations {
-		for accepted := false; ; time.Sleep(10 * time.Millisecond) {
+		accepted := time.Time{}
+		for ; ; time.Sleep(10 * time.Millisecond) {
 			v.pass("authorization")
 			z, err := v.acme.Authorization(ctx, url)
 			if err != nil {
@@ -446,12 +450,19 @@ func (v *visitor) prove(ctx context.Context) error {
 			if z.Status != acme.StatusPending {
 				return fmt.Errorf("authorization %s is %s", url, z.Status)
 			}
-			if accepted {
+			// As real clients do, it asks for the validation once, and
+			// polls from then on.
+			if !accepted.IsZero() {
+				if time.Since(v.lastStart(accepted)) > processingLimit {
+					v.w.Errorf("authorization %s is still pending %v after the challenge's POST was answered 200", url, time.Since(accepted))
+					accepted = time.Time{}
+				}
 				continue
 			}
-			if accepted, err = v.accept(ctx, url, z); err != nil {
+			if err := v.accept(ctx, url, z); err != nil {
 				return err
 			}
+			accepted = time.Now()
 		}
 	}
 	v.stale = true
@@ -459,14 +470,14 @@ func (v *visitor) prove(ctx context.Context) error {
 }
 
 // accept has the server look at http-01.
-func (v *visitor) accept(ctx context.Context, url string, z acme.Authorization) (bool, error) {
+func (v *visitor) accept(ctx context.Context, url string, z acme.Authorization) error {
 	i := slices.IndexFunc(z.Challenges, func(ch acme.Challenge) bool { return ch.Type == acme.HTTP01 })
 	if i < 0 {
-		return false, fmt.Errorf("authorization %s offers no http-01", url)
+		return fmt.Errorf("authorization %s offers no http-01", url)
 	}
 	answer, err := v.acme.KeyAuthorization(z.Challenges[i].Token)
 	if err != nil {
-		return false, err
+		return err
 	}
 	v.responder.HTTP(z.Challenges[i].Token, answer)
 	v.pass("challenge")
@@ -474,7 +485,17 @@ func (v *visitor) accept(ctx context.Context, url string, z acme.Authorization) 
 	if err == nil && ch.Status == acme.StatusValid {
 		v.order.proven(url, acme.StatusValid)
 	}
-	return err == nil, err
+	return err
+}
+
+// lastStart is when the server was last started, or the later time given.
+func (l *load) lastStart(or time.Time) time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.since.After(or) {
+		return l.since
+	}
+	return or
 }
 
 // finalize asks for the certificate, each time for another key. That the

@@ -10,8 +10,21 @@ import (
 	"github.com/chancery-pki/chancery/e2e/harness"
 )
 
-// bin is where TestMain builds the programs, from this folder.
-const bin = "../bin/durability"
+// bin is the folder of the programs under test: CHANCERY_BIN, for one that was
+// broken on purpose to see a test fail, or where TestMain builds them.
+func bin() string {
+	if dir := os.Getenv("CHANCERY_BIN"); dir != "" {
+		return dir
+	}
+	dir, err := filepath.Abs("../bin/durability")
+	if err != nil {
+		log.Fatal(err)
+	}
+	return dir
+}
+
+// program is the path of one of them.
+func program(name string) string { return filepath.Join(bin(), name) }
 
 // TestMain builds the programs under test; in the processes that
 // [harness.Alone] starts, harness.Main furnishes the namespaces.
@@ -22,28 +35,13 @@ func TestMain(m *testing.M) {
 	if os.Geteuid() != 0 {
 		log.Fatal("durability: the tests make namespaces and mount file systems: run them as root")
 	}
-	out, err := filepath.Abs(bin)
-	if err != nil {
-		log.Fatal(err)
-	}
-	build := exec.Command("go", "build", "-o", out+"/", "./cmd/chanceryd", "./cmd/chancery")
-	build.Dir = "../.."
-	build.Env = append(os.Environ(), "GOWORK=off")
-	if text, err := build.CombinedOutput(); err != nil {
-		log.Fatalf("durability: building the server: %v\n%s", err, text)
+	if os.Getenv("CHANCERY_BIN") == "" {
+		build := exec.Command("go", "build", "-o", bin()+"/", "./cmd/chanceryd", "./cmd/chancery")
+		build.Dir = "../.."
+		build.Env = append(os.Environ(), "GOWORK=off")
+		if text, err := build.CombinedOutput(); err != nil {
+			log.Fatalf("durability: building the server: %v\n%s", err, text)
+		}
 	}
 	os.Exit(m.Run())
-}
-
-// program is the path of one that TestMain built. CHANCERYD names another
-// server to test: one that was broken on purpose, to see a test fail.
-func program(name string) string {
-	if other := os.Getenv("CHANCERYD"); other != "" && name == "chanceryd" {
-		return other
-	}
-	path, err := filepath.Abs(filepath.Join(bin, name))
-	if err != nil {
-		log.Fatal(err)
-	}
-	return path
 }

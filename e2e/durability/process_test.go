@@ -103,8 +103,12 @@ func tail(file string) string {
 		return err.Error()
 	}
 	lines := slices.DeleteFunc(strings.Split(string(b), "\n"), func(line string) bool { return strings.Contains(line, ": warning: profiles.") })
-	const most = 60
-	return strings.Join(lines[max(0, len(lines)-most):], "\n")
+	const most, wide = 60, 400
+	lines = lines[max(0, len(lines)-most):]
+	for i, line := range lines {
+		lines[i] = line[:min(len(line), wide)]
+	}
+	return strings.Join(lines, "\n")
 }
 
 // run runs a command to its end and returns what it printed.

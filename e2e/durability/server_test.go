@@ -232,8 +232,9 @@ type auditEntry struct {
 // plan that nobody waits for.) It returns the certificates by order.
 func (s *server) census(t testing.TB) map[string]certificate {
 	t.Helper()
-	// PostgreSQL chains audit entries a moment after they are written.
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+	// PostgreSQL chains audit entries a moment after they are written, or when
+	// the lease of the replica that did so before it was killed has ended.
+	for end := time.Now().Add(45 * time.Second); ; time.Sleep(200 * time.Millisecond) {
 		byOrder, missing := s.count(t)
 		if missing == "" {
 			run(s.w, program("chancery"), "admin", "--socket", s.path("admin.sock"), "audit", "verify")

@@ -2,6 +2,8 @@ module github.com/chancery-pki/chancery/e2e/tools
 
 go 1.26.0
 
+toolchain go1.27.4
+
 tool (
 	github.com/caddyserver/caddy/v2/cmd/caddy
 	github.com/letsencrypt/pebble/v2/cmd/pebble

@@ -16,8 +16,10 @@ type challengeObject struct {
 	Error     *problemObject           `json:"error,omitempty"`
 	Token     string                   `json:"token"`
 
-	// Of dns-persist-01 (draft-ietf-acme-dns-persist section 4).
-	IssuerDomainNames []string `json:"issuer-domain-names,omitempty"`
+	// Of dns-persist-01 (draft-ietf-acme-dns-persist-02 section 3.1), and as
+	// clients of its drafts -00 and -01 know it.
+	IssuerDomainNames []string `json:"issuerDomainNames,omitempty"`
+	IssuerNamesBefore []string `json:"issuer-domain-names,omitempty"`
 	AccountURI        string   `json:"accounturi,omitempty"`
 }
 
@@ -31,7 +33,7 @@ func (d *directory) challengeObject(z protocol.Authorization, t protocol.Challen
 		}
 	}
 	if t == protocol.DNSPersist01 {
-		object.IssuerDomainNames = d.meta.IssuerNames
+		object.IssuerDomainNames, object.IssuerNamesBefore = d.meta.IssuerNames, d.meta.IssuerNames
 		object.AccountURI = d.accountURL(z.Account)
 	}
 	return object

@@ -41,7 +41,8 @@ type metaObject struct {
 	Website                 string            `json:"website,omitempty"`
 	CAAIdentities           []string          `json:"caaIdentities,omitempty"`
 	ExternalAccountRequired bool              `json:"externalAccountRequired"`
-	Profiles                map[string]string `json:"profiles,omitempty"` // name to URL (profiles draft section 3)
+	Profiles                map[string]string `json:"profiles,omitempty"`          // name to URL (profiles draft section 3)
+	AccountHashPrefix       string            `json:"accountHashPrefix,omitempty"` // draft-ietf-acme-dns-persist-02 section 4.1
 }
 
 func newDirectory(base, name string, meta Meta) *directory {
@@ -59,6 +60,7 @@ func newDirectory(base, name string, meta Meta) *directory {
 		Meta: metaObject{
 			TermsOfService: d.terms, Website: meta.Website, CAAIdentities: meta.CAAIdentities,
 			ExternalAccountRequired: meta.ExternalAccountRequired, Profiles: make(map[string]string, len(meta.Profiles)),
+			AccountHashPrefix: meta.AccountHashPrefix,
 		},
 	}
 	for _, p := range meta.Profiles {

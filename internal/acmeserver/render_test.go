@@ -93,7 +93,7 @@ func TestAuthorizationObject(t *testing.T) {
 		common  = `"identifier":{"type":"dns","value":"a.test"},"expires":"2026-11-21T09:00:00Z"`
 		http    = `{"type":"http-01","url":"https://ca.test/acme/main/challenge/0000000000000000000000000a/http-01","status":"pending","token":"tok"}`
 		persist = `{"type":"dns-persist-01","url":"https://ca.test/acme/main/challenge/0000000000000000000000000a/dns-persist-01","status":"pending","token":"tok",
-			"issuer-domain-names":["ca.test"],"accounturi":"https://ca.test/acme/main/account/0000000000000000000000000c"}`
+			"issuerDomainNames":["ca.test"],"issuer-domain-names":["ca.test"],"accounturi":"https://ca.test/acme/main/account/0000000000000000000000000c"}`
 	)
 	a := testDir.authorizationAnswer(z)
 	wantJSON(t, a.body, `{"status":"pending","challenges":[`+http+`,`+persist+`],`+common+`}`)

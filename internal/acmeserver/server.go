@@ -46,6 +46,9 @@ type Meta struct {
 	// IssuerNames are the issuer-domain-names shown in dns-persist-01
 	// challenges (draft-ietf-acme-dns-persist section 4).
 	IssuerNames []string
+	// AccountHashPrefix begins the hashed account URIs of dns-persist-01
+	// records (section 4.1 there); it must not change. "" leaves it out.
+	AccountHashPrefix string
 }
 
 // Observation is one finished request, for metrics. Every field has few
@@ -162,7 +165,7 @@ func subEndpoint(resource, sub string) *endpoint {
 		return finalizeEndpoint
 	case resource == "challenge":
 		return challengeEndpoint
-	case resource == "certificate":
+	case resource == "certificate" && sub != "":
 		return items[resource]
 	}
 	return nil

@@ -112,7 +112,7 @@ func (a *Authority) insertAccount(ctx context.Context, tx *store.Tx, d *Director
 		return err
 	}
 	e := audit.Entry{
-		At: tx.Now(), Action: "account.create", Actor: "account:" + string(account.ID), Peer: addressOf(r.Peer),
+		Action: "account.create", Actor: "account:" + string(account.ID), Peer: addressOf(r.Peer),
 		Directory: r.Directory, Object: string(account.ID), Detail: map[string]any{"key": account.Thumbprint},
 	}
 	if account.EABKey != "" {
@@ -169,22 +169,30 @@ func (a *Authority) binding(ctx context.Context, d *Directory, r Registration) (
 // agreement to the terms (RFC 8555 section 7.3.2). Asking for nothing is
 // allowed and answers the account.
 func (a *Authority) UpdateAccount(ctx context.Context, who Requester, contact *[]string, termsAgreed bool) (protocol.Account, error) {
-	account := who.Account
-	if contact == nil && (!termsAgreed || !account.TermsAt.IsZero()) {
-		return account, nil
+	if contact == nil && (!termsAgreed || !who.Account.TermsAt.IsZero()) {
+		return who.Account, nil
 	}
-	if contact != nil {
-		account.Contact = *contact
-	}
-	if termsAgreed && account.TermsAt.IsZero() {
-		account.TermsAt = a.clock()
-	}
-	return account, a.db.Update(ctx, func(tx *store.Tx) error {
+	var account protocol.Account
+	err := a.db.Update(ctx, func(tx *store.Tx) (err error) {
+		// Read again: another update may have come between.
+		if account, err = tx.Account(ctx, who.Account.ID); err != nil {
+			return err
+		}
+		if err := ended(account); err != nil {
+			return err
+		}
+		if contact != nil {
+			account.Contact = *contact
+		}
+		if termsAgreed && account.TermsAt.IsZero() {
+			account.TermsAt = tx.Now()
+		}
 		if err := tx.UpdateAccount(account.ID, account.Contact, account.TermsAt); err != nil {
 			return err
 		}
 		return tx.Audit(a.entry(who, "account.update", string(account.ID)))
 	})
+	return account, err
 }
 
 // DeactivateAccount ends the account for good (RFC 8555 section 7.3.6): its
@@ -192,17 +200,13 @@ func (a *Authority) UpdateAccount(ctx context.Context, who Requester, contact *[
 func (a *Authority) DeactivateAccount(ctx context.Context, who Requester) (protocol.Account, error) {
 	account := who.Account
 	err := a.db.Update(ctx, func(tx *store.Tx) error {
-		return a.endAccount(tx, account.ID, protocol.AccountDeactivated, a.entry(who, "account.deactivate", string(account.ID)))
+		if ok, err := tx.EndAccount(account.ID, protocol.AccountDeactivated); err != nil || !ok {
+			return err // it has ended already: nothing to do or to record
+		}
+		return tx.Audit(a.entry(who, "account.deactivate", string(account.ID)))
 	})
 	account.Status = protocol.AccountDeactivated
 	return account, err
-}
-
-func (a *Authority) endAccount(tx *store.Tx, id protocol.AccountID, to protocol.AccountStatus, e audit.Entry) error {
-	if ok, err := tx.EndAccount(id, to); err != nil || !ok {
-		return err // it has ended already: nothing to do or to record
-	}
-	return tx.Audit(e)
 }
 
 // KeyInUseError is the answer to a rollover onto another account's key; the

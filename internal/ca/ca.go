@@ -39,7 +39,8 @@ type Issuer interface {
 	Prepare(ctx context.Context, r issuer.Request) (*issuer.Prepared, error)
 	// Resume makes a token of the bytes of an earlier Prepare, after a crash.
 	Resume(tbs []byte) (*issuer.Prepared, error)
-	// Issue signs once, waiting for the key's queue until ctx ends.
+	// Issue signs once, waiting for the key's queue until ctx ends. The
+	// context's error means that the key never saw the certificate.
 	Issue(ctx context.Context, p *issuer.Prepared) ([]byte, error)
 	// Chain returns the certificates above a leaf signed by the issuing
 	// certificate with that key ID, without the root: alternate 0 is the
@@ -132,15 +133,16 @@ type Authority struct {
 	clock       func() time.Time
 	hold        time.Duration
 	observe     Observer
-	validations *validations // running validation jobs
-	issuances   *jobs        // running issuance jobs
+	planAge     time.Duration // maxPlanAge, but in tests
+	validations *validations  // running validation jobs
+	issuances   *jobs         // running issuance jobs
 }
 
 // New makes an authority. It starts nothing: [Authority.Run] does the jobs.
 func New(o Options) *Authority {
 	a := &Authority{
 		db: o.DB, replica: o.Replica, keep: o.Keep.withDefaults(), log: o.Logger,
-		clock: o.Clock, hold: o.Hold, observe: o.Observe,
+		clock: o.Clock, hold: o.Hold, observe: o.Observe, planAge: maxPlanAge,
 	}
 	if a.replica == "" {
 		a.replica = rand.Text()

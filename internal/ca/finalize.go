@@ -18,9 +18,10 @@ import (
 
 // Bounds on issuance.
 const (
-	maxIssuances  = 4096            // orders being signed by this process
-	planLease     = 2 * time.Minute // after which another replica may take a plan over; held while we work on it
-	maxPlanAge    = 5 * time.Minute // a plan never signed gets fresh dates after this (DESIGN section 4)
+	maxIssuances  = 4096             // orders being signed by this process
+	planLease     = 15 * time.Second // after which another replica may take a plan over
+	holdEvery     = 5 * time.Second  // how often those we work on are held
+	maxPlanAge    = 5 * time.Minute  // a plan never signed gets fresh dates after this (DESIGN section 4)
 	signatureTime = 30 * time.Minute
 )
 
@@ -41,7 +42,7 @@ func (a *Authority) Finalize(ctx context.Context, who Requester, id protocol.Ord
 	if err := ready(protocol.OrderState(o, authorizations, a.clock())); err != nil {
 		return OrderView{}, err
 	}
-	csr, err := a.checkCSR(ctx, who, o, csrDER)
+	csr, err := a.checkCSR(ctx, o, csrDER)
 	if err != nil {
 		return OrderView{}, err
 	}
@@ -55,8 +56,8 @@ func (a *Authority) Finalize(ctx context.Context, who Requester, id protocol.Ord
 	if err := a.plan(ctx, who, c); err != nil {
 		return OrderView{}, err
 	}
-	w := work{Directory: d, certificate: c, prepared: prepared, csr: csr, who: who}
-	if j, ok := a.startIssuance(ctx, w); ok {
+	w := work{Directory: d, certificate: c, prepared: prepared, replaces: replacedSerial(o), csr: csr, who: who}
+	if j := a.startIssuance(ctx, w); j != nil {
 		j.wait(ctx, a.hold)
 	}
 	return a.Order(context.WithoutCancel(ctx), who, id)
@@ -76,7 +77,7 @@ func ready(state protocol.OrderStatus) error {
 
 // checkCSR takes from the CSR what counts, its key and its names (and the
 // usage it asks for), and refuses what does not fit the order.
-func (a *Authority) checkCSR(ctx context.Context, who Requester, o protocol.Order, der []byte) (*issuer.CSR, error) {
+func (a *Authority) checkCSR(ctx context.Context, o protocol.Order, der []byte) (*issuer.CSR, error) {
 	csr, err := issuer.ParseCSR(der)
 	if err != nil {
 		return nil, err
@@ -84,15 +85,8 @@ func (a *Authority) checkCSR(ctx context.Context, who Requester, o protocol.Orde
 	if err := csr.Match(o.Identifiers); err != nil {
 		return nil, err
 	}
-	// RFC 8555 section 11.1: an account key must not be certified.
-	if key, err := jws.KeyFromPublic(csr.PublicKey); err == nil {
-		_, err := a.db.AccountByKey(ctx, who.Directory, key.Thumbprint)
-		switch {
-		case err == nil:
-			return nil, protocol.NewProblem(protocol.BadCSR, "the CSR's key is an account key; make a key of its own for the certificate (RFC 8555 section 11.1)")
-		case !errors.Is(err, store.ErrNotFound):
-			return nil, err
-		}
+	if err := a.noAccountKey(ctx, csr); err != nil {
+		return nil, err
 	}
 	blocked, err := a.db.KeyBlocked(ctx, csr.KeyHash)
 	if err != nil {
@@ -102,6 +96,26 @@ func (a *Authority) checkCSR(ctx context.Context, who Requester, o protocol.Orde
 		return nil, protocol.NewProblem(protocol.BadCSR, "the CSR's key was reported as compromised; make a new key")
 	}
 	return csr, nil
+}
+
+// noAccountKey refuses an account's key, of whichever directory (RFC 8555
+// section 11.1).
+func (a *Authority) noAccountKey(ctx context.Context, csr *issuer.CSR) error {
+	key, err := jws.KeyFromPublic(csr.PublicKey)
+	if err != nil {
+		return nil // no kind that an account could have
+	}
+	for directory := range a.rules.Load().directories {
+		_, err := a.db.AccountByKey(ctx, directory, key.Thumbprint)
+		if err == nil {
+			return protocol.NewProblem(protocol.BadCSR,
+				"the CSR's key is an account key; make a key of its own for the certificate (RFC 8555 section 11.1)")
+		}
+		if !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+	}
+	return nil
 }
 
 // profileOf settles the order's profile, now that the CSR may tell the usage,
@@ -134,8 +148,13 @@ func (a *Authority) prepare(ctx context.Context, d *Directory, o protocol.Order,
 		return cert.Certificate{}, nil, err
 	}
 	now := a.clock()
+	from, to, err := policy.Dates(p, o, now)
+	if err != nil {
+		return cert.Certificate{}, nil, err
+	}
 	prepared, err := signer.Prepare(ctx, issuer.Request{
-		Profile: p, Names: o.Identifiers, PublicKey: csr.PublicKey, NotBefore: o.NotBefore, NotAfter: o.NotAfter, Now: now,
+		Profile: p, Names: o.Identifiers, PublicKey: csr.PublicKey, Now: now,
+		NotBefore: from, NotAfter: to, ExactStart: !o.NotBefore.IsZero(), ExactEnd: !o.NotAfter.IsZero(),
 	})
 	if err != nil {
 		return cert.Certificate{}, nil, err
@@ -167,52 +186,60 @@ type work struct {
 	*Directory
 	certificate cert.Certificate
 	prepared    *issuer.Prepared
+	replaces    cert.Serial // the certificate that this one replaces; "" for none
 	csr         *issuer.CSR // nil after a restart: its bytes may have been signed before
 	who         Requester   // the zero value after a restart
 }
 
-func (a *Authority) startIssuance(ctx context.Context, w work) (*job, bool) {
-	return a.issuances.start(ctx, string(w.certificate.Order), func(ctx context.Context) { a.issue(ctx, w) })
+// startIssuance runs the job that owns the issuance, or joins the one that
+// runs; nil when there is no room, and the sweep will do it.
+func (a *Authority) startIssuance(ctx context.Context, w work) *job {
+	t := task{about: string(w.certificate.Serial), expect: w.prepared.Wait()}
+	j, _ := a.issuances.start(ctx, string(w.certificate.Order), t, func(ctx context.Context) error { return a.issue(ctx, w) })
+	return j
 }
 
 // issue takes a planned certificate to its end: signed and recorded, or the
 // order made invalid because something was withdrawn. Where the trouble is
 // the server's own, the plan stays and the sweep tries again.
-func (a *Authority) issue(ctx context.Context, w work) {
+func (a *Authority) issue(ctx context.Context, w work) error {
 	ctx, cancel := context.WithTimeout(ctx, signatureTime)
 	defer cancel()
 	begun := a.clock()
-	release := a.holdPlan(ctx, w.certificate.Serial)
 	err := a.sign(ctx, &w)
-	release()
 	a.observe.Issued(w.certificate.Directory, w.certificate.Profile, a.clock().Sub(begun), err)
 	if err == nil {
-		return
+		return nil
 	}
 	problem, ok := errors.AsType[*protocol.Problem](err)
 	if !ok {
 		a.log.Error("certificate not issued; it will be tried again", "order", w.certificate.Order, "serial", w.certificate.Serial, "error", err)
-		return
+		return err
 	}
-	if err := a.refuse(ctx, w, problem); err != nil {
+	if err := a.refuse(context.WithoutCancel(ctx), w, problem); err != nil {
 		a.log.Error("refusal not recorded", "order", w.certificate.Order, "error", err)
+		return err
 	}
+	return nil
 }
 
-// holdPlan keeps the plan ours while its signature waits for a slow key.
-func (a *Authority) holdPlan(ctx context.Context, serial cert.Serial) (release func()) {
-	var timer *time.Timer
-	timer = time.AfterFunc(planLease/2, func() {
-		err := a.db.Update(ctx, func(tx *store.Tx) error {
-			_, err := tx.HoldPlan(serial, tx.Now().Add(planLease))
-			return err
-		})
-		if err != nil {
-			a.log.Warn("plan not held", "serial", serial, "error", err)
+// holdPlans keeps the plans ours whose signatures wait for a slow key, so that
+// a plan nobody works on is taken over soon.
+func (a *Authority) holdPlans(ctx context.Context) error {
+	serials := a.issuances.longer(holdEvery)
+	if len(serials) == 0 {
+		return nil
+	}
+	return a.db.Update(ctx, func(tx *store.Tx) error {
+		for _, serial := range serials {
+			// One that isn't ours any more is signed twice at worst: the
+			// same bytes, of which one is recorded.
+			if _, err := tx.HoldPlan(cert.Serial(serial), tx.Now().Add(planLease)); err != nil {
+				return err
+			}
 		}
-		timer.Reset(planLease / 2)
+		return nil
 	})
-	return func() { timer.Stop() }
 }
 
 // refuse makes the order invalid and forgets the plan: nothing was signed, or
@@ -227,7 +254,7 @@ func (a *Authority) refuse(ctx context.Context, w work, p *protocol.Problem) err
 			return err
 		}
 		return tx.Audit(audit.Entry{
-			At: tx.Now(), Action: "certificate.issue", Actor: "account:" + string(c.Account), Peer: w.who.peer(),
+			Action: "certificate.issue", Actor: "account:" + string(c.Account), Peer: w.who.peer(),
 			Directory: c.Directory, Object: string(c.Serial), Denied: p.Error(), Detail: map[string]any{"order": string(c.Order)},
 		})
 	})
@@ -235,29 +262,49 @@ func (a *Authority) refuse(ctx context.Context, w work, p *protocol.Problem) err
 
 // sign rechecks, signs and records.
 func (a *Authority) sign(ctx context.Context, w *work) error {
-	if err := a.freshen(ctx, w); err != nil {
-		return err
+	for {
+		if err := a.stillStands(ctx, w.Directory, w.certificate); err != nil {
+			return err
+		}
+		der, err := a.useKey(ctx, w)
+		if errors.Is(err, errStale) {
+			if err := a.freshen(ctx, w); err != nil {
+				return err
+			}
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("signing: %w", err)
+		}
+		return a.record(ctx, w, der)
 	}
-	if err := a.stillStands(ctx, w.Directory, w.certificate); err != nil {
-		return err
-	}
+}
+
+// errStale says that a plan waited too long for its key, which never saw it.
+var errStale = errors.New("the plan grew old in the key's queue")
+
+// useKey waits in the key's queue and signs. A plan that was surely never
+// signed leaves the queue when it is too old.
+func (a *Authority) useKey(ctx context.Context, w *work) ([]byte, error) {
 	signer, err := a.issuer(w.certificate.Issuer)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	der, err := signer.Issue(ctx, w.prepared)
-	if err != nil {
-		return fmt.Errorf("signing: %w", err)
+	if w.csr == nil {
+		return signer.Issue(ctx, w.prepared)
 	}
-	return a.record(ctx, w, der)
+	queued, cancel := context.WithTimeout(ctx, a.planAge-a.clock().Sub(w.certificate.PlannedAt))
+	defer cancel()
+	der, err := signer.Issue(queued, w.prepared)
+	if err != nil && ctx.Err() == nil && queued.Err() != nil && errors.Is(err, queued.Err()) {
+		return nil, errStale // its context's own error: Issue was still waiting
+	}
+	return der, err
 }
 
 // freshen gives a plan that waited long, and was surely never signed, fresh
 // dates and a fresh serial.
 func (a *Authority) freshen(ctx context.Context, w *work) error {
-	if w.csr == nil || a.clock().Sub(w.certificate.PlannedAt) < maxPlanAge {
-		return nil
-	}
 	o, err := a.db.Order(ctx, w.certificate.Order)
 	if err != nil {
 		return err
@@ -275,6 +322,7 @@ func (a *Authority) freshen(ctx context.Context, w *work) error {
 	})
 	if err == nil {
 		w.certificate, w.prepared = c, prepared
+		a.issuances.rename(string(c.Order), string(c.Serial))
 	}
 	return err
 }
@@ -283,16 +331,8 @@ func (a *Authority) freshen(ctx context.Context, w *work) error {
 // the certificate rests on is still so, and asks CAA again (RFC 8659 section
 // 3 lets records change at any time).
 func (a *Authority) stillStands(ctx context.Context, d *Directory, c cert.Certificate) error {
-	standing, err := a.db.StillStands(ctx, c.Order, a.clock())
-	if err != nil {
+	if err := withdrawn(a.db.StillStands(ctx, c.Order, a.clock())); err != nil || d.CAA == nil {
 		return err
-	}
-	if !standing.OK() {
-		return protocol.NewProblem(protocol.Unauthorized,
-			"the account, its external account key or an authorization was withdrawn or ended while the certificate was being issued")
-	}
-	if d.CAA == nil {
-		return nil
 	}
 	_, authorizations, err := a.db.OrderWithAuthorizations(ctx, c.Order)
 	if err != nil {
@@ -308,37 +348,48 @@ func (a *Authority) stillStands(ctx context.Context, d *Directory, c cert.Certif
 	return nil
 }
 
+// withdrawn turns a standing that isn't good into a problem.
+func withdrawn(s store.Standing, err error) error {
+	if err == nil && !s.OK() {
+		err = protocol.NewProblem(protocol.Unauthorized,
+			"the account, its external account key or an authorization was withdrawn or ended while the certificate was being issued")
+	}
+	return err
+}
+
 // record makes the certificate durable, and with it that the order is valid:
-// from here on it may be seen.
+// from here on it may be seen. What was withdrawn while the key worked is
+// found here, and the signature forgotten.
 func (a *Authority) record(ctx context.Context, w *work, der []byte) error {
 	c := w.certificate
 	return a.db.Update(ctx, func(tx *store.Tx) error {
-		ok, err := tx.IssueCertificate(c.Serial, der)
-		if err != nil || !ok {
-			return err // another replica was quicker with the same bytes
+		standing, err := tx.StillStands(ctx, c.Order, tx.Now())
+		if err != nil || standing.Order != protocol.OrderProcessing {
+			return err // another replica was quicker
 		}
-		if ok, err := tx.CompleteOrder(c.Order); err != nil || !ok {
-			return cmpErr(err, errors.New("the order isn't processing any more"))
+		if err := withdrawn(standing, nil); err != nil {
+			return err
 		}
-		now := tx.Now()
-		keep := now.Add(w.Lifetimes.IdleAccount)
+		if ok, err := tx.IssueCertificate(c.Serial, der); err != nil || !ok {
+			return err // likewise, with another plan
+		}
+		if _, err := tx.CompleteOrder(c.Order); err != nil {
+			return err
+		}
+		keep := tx.Now().Add(w.Lifetimes.IdleAccount)
 		if c.NotAfter.After(keep) {
 			keep = c.NotAfter
 		}
 		if err := tx.KeepAccount(c.Account, keep); err != nil {
 			return err
 		}
-		o, err := tx.Order(ctx, c.Order)
-		if err != nil {
-			return err
-		}
-		if o.Replaces != "" {
-			if _, err := tx.ReplaceCertificate(cert.Serial(o.Replaces), c.Order); err != nil {
+		if w.replaces != "" {
+			if _, err := tx.ReplaceCertificate(w.replaces, c.Order); err != nil {
 				return err
 			}
 		}
 		return tx.Audit(audit.Entry{
-			At: now, Action: "certificate.issue", Actor: "account:" + string(c.Account), Peer: w.who.peer(), Directory: c.Directory,
+			Action: "certificate.issue", Actor: "account:" + string(c.Account), Peer: w.who.peer(), Directory: c.Directory,
 			Object: string(c.Serial), Detail: map[string]any{
 				"order": string(c.Order), "names": namesOf(c.Names), "profile": c.Profile, "until": c.NotAfter.Unix(), "key": c.KeyHash,
 			},
@@ -346,16 +397,19 @@ func (a *Authority) record(ctx context.Context, w *work, der []byte) error {
 	})
 }
 
-func cmpErr(err, otherwise error) error {
-	if err != nil {
-		return err
-	}
-	return otherwise
-}
-
 // resumeIssuance goes on with a plan that a stopped process left: the same
 // bytes are signed, so that one serial means one certificate.
 func (a *Authority) resumeIssuance(ctx context.Context, c cert.Certificate) error {
+	if c.Order == "" { // a server's own, for a key that died with its process
+		return a.db.Update(ctx, func(tx *store.Tx) error {
+			_, err := tx.DropPlan(c.Serial)
+			return err
+		})
+	}
+	if !a.clock().Before(c.NotAfter) {
+		return a.refuse(ctx, work{certificate: c}, protocol.NewProblem(protocol.ServerInternal,
+			"the certificate could not be issued before its planned end; make a new order"))
+	}
 	d, err := a.directory(c.Directory)
 	if err != nil {
 		return fmt.Errorf("order %s: directory %q isn't there any more", c.Order, c.Directory)
@@ -364,10 +418,11 @@ func (a *Authority) resumeIssuance(ctx context.Context, c cert.Certificate) erro
 	if err != nil {
 		return err
 	}
-	w := work{Directory: d, certificate: c}
-	if !a.clock().Before(c.NotAfter) {
-		return a.refuse(ctx, w, protocol.NewProblem(protocol.ServerInternal, "the certificate could not be issued before its planned end; make a new order"))
+	o, err := a.db.Order(ctx, c.Order)
+	if err != nil {
+		return err
 	}
+	w := work{Directory: d, certificate: c, replaces: replacedSerial(o)}
 	if w.prepared, err = signer.Resume(c.DER); err != nil {
 		return fmt.Errorf("order %s: %w", c.Order, err)
 	}
@@ -400,11 +455,11 @@ func (a *Authority) chain(c cert.Certificate, alternate int) (ChainView, error) 
 		return ChainView{}, err
 	}
 	above, count, err := signer.Chain(c.IssuerKeyID, alternate)
-	if err != nil {
-		return ChainView{}, err
-	}
-	if alternate < 0 || alternate >= count {
+	switch {
+	case count > 0 && (alternate < 0 || alternate >= count):
 		return ChainView{}, errNoSuch("alternate chain")
+	case err != nil:
+		return ChainView{}, err
 	}
 	return ChainView{Certificates: append([][]byte{c.DER}, above...), Alternates: count - 1}, nil
 }

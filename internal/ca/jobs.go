@@ -18,28 +18,37 @@ type jobs struct {
 
 type job struct {
 	done  chan struct{} // closed at the end
+	err   error         // what came of it; read after done only
 	begun time.Time
+	task  // what it does; guarded by jobs.mu
+}
+
+// task describes a job to those who ask about it.
+type task struct {
+	about  string        // the challenge's type, or the planned certificate's serial
+	expect time.Duration // how long it was thought to take when it began
 }
 
 func newJobs(most int) *jobs {
 	return &jobs{slots: make(chan struct{}, most), running: make(map[string]*job)}
 }
 
-// start runs work in the background unless a job of this ID runs already. It
-// answers false when as many run as may: the caller leaves the work to the
-// database and the sweep. The context of the work outlives the caller's.
-func (js *jobs) start(ctx context.Context, id string, work func(context.Context)) (*job, bool) {
+// start runs work in the background unless a job of this ID runs already: then
+// it returns that one, and mine is false. It returns nil when as many run as
+// may: the caller leaves the work to the database and the sweep. The context
+// of the work outlives the caller's.
+func (js *jobs) start(ctx context.Context, id string, t task, work func(context.Context) error) (j *job, mine bool) {
 	js.mu.Lock()
 	defer js.mu.Unlock()
 	if j, ok := js.running[id]; ok {
-		return j, true
+		return j, false
 	}
 	select {
 	case js.slots <- struct{}{}:
 	default:
 		return nil, false
 	}
-	j := &job{done: make(chan struct{}), begun: time.Now()}
+	j = &job{done: make(chan struct{}), begun: time.Now(), task: t}
 	js.running[id] = j
 	go func() {
 		defer func() {
@@ -49,7 +58,7 @@ func (js *jobs) start(ctx context.Context, id string, work func(context.Context)
 			<-js.slots
 			close(j.done)
 		}()
-		work(context.WithoutCancel(ctx))
+		j.err = work(context.WithoutCancel(ctx))
 	}()
 	return j, true
 }
@@ -93,12 +102,36 @@ func (js *jobs) idle(ctx context.Context) {
 	}
 }
 
-// has reports whether a job of this ID runs.
-func (js *jobs) has(id string) bool {
+// find returns the running job of this ID, nil if there is none, and what it
+// is about.
+func (js *jobs) find(id string) (j *job, about string) {
 	js.mu.Lock()
 	defer js.mu.Unlock()
-	_, ok := js.running[id]
-	return ok
+	if j = js.running[id]; j != nil {
+		about = j.about
+	}
+	return j, about
+}
+
+// rename changes what the running job of this ID is about.
+func (js *jobs) rename(id, about string) {
+	js.mu.Lock()
+	defer js.mu.Unlock()
+	if j := js.running[id]; j != nil {
+		j.about = about
+	}
+}
+
+// longer returns what those jobs are about that have run for longer than d.
+func (js *jobs) longer(d time.Duration) (about []string) {
+	js.mu.Lock()
+	defer js.mu.Unlock()
+	for _, j := range js.running {
+		if time.Since(j.begun) > d {
+			about = append(about, j.about)
+		}
+	}
+	return about
 }
 
 // count is how many jobs run.
@@ -109,5 +142,14 @@ func (js *jobs) count() int {
 }
 
 // retryAfter is how long a client should wait before it asks for the job
-// again: a second, until keys have queues whose length is known.
-func (js *jobs) retryAfter(string) time.Duration { return time.Second }
+// again: what is left of the time it was thought to take, within bounds that
+// keep clients neither hammering nor idle.
+func (js *jobs) retryAfter(id string) time.Duration {
+	js.mu.Lock()
+	defer js.mu.Unlock()
+	left := time.Duration(0)
+	if j := js.running[id]; j != nil {
+		left = j.expect - time.Since(j.begun)
+	}
+	return min(max(left.Round(time.Second), time.Second), time.Minute)
+}

@@ -52,26 +52,31 @@ func (a *Authority) operate(ctx context.Context, who Operator, action, object st
 // label, profiles, names and bounds; the ID and the MAC key are chosen here.
 // This is the only time the MAC key is shown.
 func (a *Authority) CreateEABKey(ctx context.Context, who Operator, k protocol.EABKey) (protocol.EABKey, error) {
-	d, err := a.directory(k.Directory)
-	if err != nil {
-		return k, protocol.NewProblem(protocol.Malformed, "there is no directory %q; there are %v", k.Directory, a.DirectoryNames())
-	}
-	if err := d.Policy.CheckEABKey(k); err != nil {
-		return k, err
-	}
 	now := a.clock()
-	if !k.ExpiresAt.IsZero() && !k.ExpiresAt.After(now) {
-		return k, protocol.NewProblem(protocol.Malformed, "the key would have expired already")
-	}
 	k.ID, k.CreatedAt, k.Accounts, k.RevokedAt = protocol.NewID[protocol.EABKeyID](now), now, 0, time.Time{}
 	k.MACKey = make([]byte, 32) // RFC 7518 section 3.2: as long as the hash
 	rand.Read(k.MACKey)         // never fails (crypto/rand)
-	err = a.operate(ctx, who, "eab.create", string(k.ID), func(tx *store.Tx, e *audit.Entry) error {
+	err := a.operate(ctx, who, "eab.create", string(k.ID), func(tx *store.Tx, e *audit.Entry) error {
+		d, err := a.directory(k.Directory)
+		switch {
+		case err != nil:
+			return protocol.NewProblem(protocol.Malformed, "there is no directory %q; there are %v", k.Directory, a.DirectoryNames())
+		case !k.ExpiresAt.IsZero() && !k.ExpiresAt.After(now):
+			return protocol.NewProblem(protocol.Malformed, "the key would have expired already")
+		case k.MaxAccounts < 0:
+			return protocol.NewProblem(protocol.Malformed, "a key can't open %d accounts; 0 is for any number", k.MaxAccounts)
+		}
+		if err := d.Policy.CheckEABKey(k); err != nil {
+			return err
+		}
 		e.Directory = k.Directory
 		e.Detail = map[string]any{"label": k.Label, "profiles": k.Profiles, "names": k.Names, "pre_approved": k.PreApproved, "accounts": k.MaxAccounts}
 		return tx.InsertEABKey(k)
 	})
-	return k, err
+	if err != nil {
+		return protocol.EABKey{}, err
+	}
+	return k, nil
 }
 
 // EABKeys lists the keys of a directory ("": of all), without their MAC keys.
@@ -156,17 +161,17 @@ func (a *Authority) ShowCertificate(ctx context.Context, who Operator, serial ce
 
 // RevokeCertificate withdraws any certificate.
 func (a *Authority) RevokeCertificate(ctx context.Context, who Operator, serial cert.Serial, reason cert.Reason) error {
-	if !reason.Valid() {
-		return protocol.NewProblem(protocol.BadRevocationReason, "reason %d may not be given; use 0, 1, 3, 4, 5 or 9", int(reason))
-	}
-	c, err := a.db.Certificate(ctx, serial)
-	if errors.Is(err, store.ErrNotFound) || err == nil && c.State != cert.Issued {
-		return errNoSuch("certificate")
-	}
-	if err != nil {
-		return err
-	}
 	return a.operate(ctx, who, "certificate.revoke", string(serial), func(tx *store.Tx, e *audit.Entry) error {
+		if !reason.Valid() {
+			return protocol.NewProblem(protocol.BadRevocationReason, "reason %d may not be given; use 0, 1, 3, 4, 5 or 9", int(reason))
+		}
+		c, err := tx.Certificate(ctx, serial)
+		if errors.Is(err, store.ErrNotFound) || err == nil && c.State != cert.Issued {
+			return errNoSuch("certificate")
+		}
+		if err != nil {
+			return err
+		}
 		e.Directory, e.Detail = c.Directory, map[string]any{"reason": int(reason), "names": namesOf(c.Names)}
 		return a.withdraw(tx, c, reason)
 	})

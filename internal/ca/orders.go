@@ -37,18 +37,8 @@ func (a *Authority) NewOrder(ctx context.Context, who Requester, r OrderRequest)
 	if err != nil {
 		return OrderView{}, err
 	}
-	eab, err := a.eabKey(ctx, who)
+	profiles, eab, err := a.admit(ctx, who, d, r.Identifiers, r.Profile)
 	if err != nil {
-		return OrderView{}, err
-	}
-	if err := d.Policy.Check(r.Identifiers, eab); err != nil {
-		return OrderView{}, err
-	}
-	profiles, err := d.Policy.Candidates(r.Profile, eab)
-	if err != nil {
-		return OrderView{}, err
-	}
-	if err := d.Policy.Provable(profiles, r.Identifiers, eab); err != nil {
 		return OrderView{}, err
 	}
 	now := a.clock()
@@ -64,11 +54,10 @@ func (a *Authority) NewOrder(ctx context.Context, who Requester, r OrderRequest)
 		return OrderView{}, err
 	}
 	if r.Replaces != "" {
-		replaced, err := a.replaceable(ctx, who, r)
-		if err != nil {
+		if err := a.replaceable(ctx, who, r); err != nil {
 			return OrderView{}, err
 		}
-		order.Replaces = string(replaced.Serial)
+		order.Replaces = r.Replaces // reflected as it was sent (RFC 9773 section 5)
 	}
 	authorizations, fresh, err := a.authorizationsFor(ctx, who, d, profiles, eab, r.Identifiers)
 	if err != nil {
@@ -85,27 +74,61 @@ func (a *Authority) NewOrder(ctx context.Context, who Requester, r OrderRequest)
 	return OrderView{Order: order}, nil
 }
 
+// admit asks the policy whether the account may have the names, and by which
+// profiles.
+func (a *Authority) admit(ctx context.Context, who Requester, d *Directory, ids []protocol.Identifier, profile string) ([]cert.Profile, *protocol.EABKey, error) {
+	for i, id := range ids {
+		if slices.Contains(ids[:i], id) {
+			return nil, nil, protocol.NewProblem(protocol.Malformed, "%q is there twice; name each identifier once", id.Value).For(id)
+		}
+	}
+	eab, err := a.eabKey(ctx, who)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := d.Policy.Check(ids, eab); err != nil {
+		return nil, nil, err
+	}
+	profiles, err := d.Policy.Candidates(profile, eab)
+	if err != nil {
+		return nil, nil, err
+	}
+	return profiles, eab, d.Policy.Provable(profiles, ids, eab)
+}
+
+// takeOrder counts an order, or an authorization ahead of one, against the
+// limits; an account whose validations keep failing gets neither.
+func takeOrder(ctx context.Context, tx *store.Tx, who Requester, l Limits) error {
+	if err := take(tx, l.OrdersPerAccount, "orders by this account", "orders", string(who.Account.ID)); err != nil {
+		return err
+	}
+	if err := take(tx, l.OrdersPerAddress, "orders from this address", "orders", who.Directory, network(who.Peer)); err != nil {
+		return err
+	}
+	if l.FailuresPerAccount.Count <= 0 {
+		return nil
+	}
+	wait, err := tx.LimitWait(ctx, failuresKey(who.Account.ID), l.FailuresPerAccount)
+	if err == nil && wait > 0 {
+		wait = max(wait.Round(time.Second), time.Second)
+		err = protocol.NewProblem(protocol.RateLimited, "too many of this account's validations failed; find out why, and try again in %v", wait).After(wait)
+	}
+	return err
+}
+
 func (a *Authority) insertOrder(ctx context.Context, tx *store.Tx, who Requester, d *Directory, o protocol.Order, fresh []protocol.Authorization) error {
-	l := d.Limits
-	if err := take(tx, l.OrdersPerAccount, "orders by this account", "orders", string(o.Account)); err != nil {
+	if err := takeOrder(ctx, tx, who, d.Limits); err != nil {
 		return err
 	}
-	if err := take(tx, l.OrdersPerAddress, "orders from this address", "orders", o.Directory, network(who.Peer)); err != nil {
-		return err
-	}
+	domains := map[string]bool{} // one certificate counts once for each
 	for _, id := range o.Identifiers {
-		if err := take(tx, l.CertificatesPerName, "certificates for "+id.Value, "names", o.Directory, d.Policy.Names.Allow.Registered(id)); err != nil {
-			return err
+		name := d.Policy.Names.Allow.Registered(id)
+		if domains[name] {
+			continue
 		}
-	}
-	if l.FailuresPerAccount.Count > 0 {
-		wait, err := tx.LimitWait(ctx, failuresKey(o.Account), l.FailuresPerAccount)
-		if err != nil {
+		domains[name] = true
+		if err := take(tx, d.Limits.CertificatesPerName, "certificates for "+name, "names", o.Directory, name); err != nil {
 			return err
-		}
-		if wait > 0 {
-			return protocol.NewProblem(protocol.RateLimited, "too many of this account's validations failed; find out why, and try again in %v",
-				wait.Round(time.Second)).After(wait)
 		}
 	}
 	for _, z := range fresh {
@@ -114,6 +137,10 @@ func (a *Authority) insertOrder(ctx context.Context, tx *store.Tx, who Requester
 		}
 	}
 	if err := tx.InsertOrder(o); err != nil {
+		return err
+	}
+	// An idle account that orders again isn't idle until the order ends.
+	if err := tx.KeepAccount(o.Account, o.ExpiresAt); err != nil {
 		return err
 	}
 	e := a.entry(who, "order.create", string(o.ID))
@@ -292,18 +319,8 @@ func (a *Authority) PreAuthorize(ctx context.Context, who Requester, id protocol
 	if id.IsWildcard() {
 		return none, protocol.NewProblem(protocol.Malformed, "a wildcard can't be pre-authorized; order it instead (RFC 8555 section 7.4.1)")
 	}
-	eab, err := a.eabKey(ctx, who)
+	profiles, eab, err := a.admit(ctx, who, d, []protocol.Identifier{id}, "")
 	if err != nil {
-		return none, err
-	}
-	if err := d.Policy.Check([]protocol.Identifier{id}, eab); err != nil {
-		return none, err
-	}
-	profiles, err := d.Policy.Candidates("", eab)
-	if err != nil {
-		return none, err
-	}
-	if err := d.Policy.Provable(profiles, []protocol.Identifier{id}, eab); err != nil {
 		return none, err
 	}
 	all, fresh, err := a.authorizationsFor(ctx, who, d, profiles, eab, []protocol.Identifier{id})
@@ -315,7 +332,7 @@ func (a *Authority) PreAuthorize(ctx context.Context, who Requester, id protocol
 	}
 	z := fresh[0]
 	return z, a.db.Update(ctx, func(tx *store.Tx) error {
-		if err := take(tx, d.Limits.OrdersPerAccount, "orders by this account", "orders", string(who.Account.ID)); err != nil {
+		if err := takeOrder(ctx, tx, who, d.Limits); err != nil {
 			return err
 		}
 		if err := tx.InsertAuthorization(z); err != nil {

@@ -3,12 +3,14 @@ package ca
 import (
 	"context"
 	"crypto"
+	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/chancery-pki/chancery/internal/audit"
 	"github.com/chancery-pki/chancery/internal/cert"
 	"github.com/chancery-pki/chancery/internal/issuer"
+	"github.com/chancery-pki/chancery/internal/policy"
 	"github.com/chancery-pki/chancery/internal/protocol"
 	"github.com/chancery-pki/chancery/internal/store"
 )
@@ -25,7 +27,11 @@ func (a *Authority) IssueOwn(ctx context.Context, p cert.Profile, names []protoc
 		return nil, err
 	}
 	now := a.clock()
-	prepared, err := signer.Prepare(ctx, issuer.Request{Profile: p, Names: names, PublicKey: key, Now: now})
+	from, to, err := policy.Dates(p, protocol.Order{CreatedAt: now}, now)
+	if err != nil {
+		return nil, err
+	}
+	prepared, err := signer.Prepare(ctx, issuer.Request{Profile: p, Names: names, PublicKey: key, NotBefore: from, NotAfter: to, Now: now})
 	if err != nil {
 		return nil, err
 	}
@@ -41,11 +47,13 @@ func (a *Authority) IssueOwn(ctx context.Context, p cert.Profile, names []protoc
 		return nil, err
 	}
 	err = a.db.Update(ctx, func(tx *store.Tx) error {
-		if _, err := tx.IssueCertificate(c.Serial, c.DER); err != nil {
+		if ok, err := tx.IssueCertificate(c.Serial, c.DER); err != nil {
 			return err
+		} else if !ok {
+			return errors.New("the plan of the server's own certificate is gone")
 		}
 		return tx.Audit(audit.Entry{
-			At: tx.Now(), Action: "certificate.issue", Actor: "server:" + a.replica, Object: string(c.Serial),
+			Action: "certificate.issue", Actor: "server:" + a.replica, Object: string(c.Serial),
 			Detail: map[string]any{"names": namesOf(names), "profile": p.Name, "until": c.NotAfter.Unix(), "key": c.KeyHash},
 		})
 	})
@@ -60,11 +68,11 @@ func (a *Authority) IssueOwn(ctx context.Context, p cert.Profile, names []protoc
 // rise, also after a backup was restored: they are never below the time.
 func (a *Authority) NextCRLNumber(ctx context.Context, issuerKeyID string) (number int64, err error) {
 	err = a.db.Update(ctx, func(tx *store.Tx) error {
-		if number, err = tx.NextNumber("crl/"+issuerKeyID, tx.Now().Unix()); err != nil {
+		if number, err = tx.NextNumber("crl/"+issuerKeyID, tx.Now().UnixMilli()); err != nil {
 			return err
 		}
 		return tx.Audit(audit.Entry{
-			At: tx.Now(), Action: "crl.number", Actor: "server:" + a.replica, Object: issuerKeyID, Detail: map[string]any{"number": number},
+			Action: "crl.number", Actor: "server:" + a.replica, Object: issuerKeyID, Detail: map[string]any{"number": number},
 		})
 	})
 	return number, err

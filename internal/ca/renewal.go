@@ -79,22 +79,34 @@ func (a *Authority) RenewalInfo(ctx context.Context, directory, certID string) (
 	return info, nil
 }
 
-// replaceable finds the certificate that an order says it replaces, and
+// replaceable looks at the certificate that an order says it replaces, and
 // refuses as RFC 9773 section 5 asks: it must be the same account's, share a
 // name with the order, and not have been replaced already.
-func (a *Authority) replaceable(ctx context.Context, who Requester, r OrderRequest) (cert.Certificate, error) {
+func (a *Authority) replaceable(ctx context.Context, who Requester, r OrderRequest) error {
 	c, err := a.certificateByID(ctx, who.Directory, r.Replaces)
-	if err != nil {
-		return c, err
-	}
 	switch {
+	case err != nil:
+		return err
 	case c.Account != who.Account.ID:
-		return c, errNoSuch("certificate")
+		return errNoSuch("certificate")
 	case c.ReplacedBy != "":
-		return c, protocol.NewProblem(protocol.AlreadyReplaced,
+		return protocol.NewProblem(protocol.AlreadyReplaced,
 			"another order has replaced this certificate already; order without \"replaces\"")
 	case !slices.ContainsFunc(c.Names, func(id protocol.Identifier) bool { return slices.Contains(r.Identifiers, id) }):
-		return c, protocol.NewProblem(protocol.Malformed, "the order shares no identifier with the certificate it says it replaces")
+		return protocol.NewProblem(protocol.Malformed, "the order shares no identifier with the certificate it says it replaces")
 	}
-	return c, nil
+	return nil
+}
+
+// replacedSerial is the serial of the certificate that an order replaces, ""
+// for none.
+func replacedSerial(o protocol.Order) cert.Serial {
+	if o.Replaces == "" {
+		return ""
+	}
+	_, serial, err := parseCertID(o.Replaces)
+	if err != nil { // it was parsed when the order was made
+		return ""
+	}
+	return serial
 }

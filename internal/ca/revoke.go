@@ -106,6 +106,9 @@ func (a *Authority) holdsAll(ctx context.Context, who Requester, c cert.Certific
 	if err != nil {
 		return false, err
 	}
+	if _, err := a.eabKey(ctx, who); err != nil {
+		return false, err // withdrawn: its authorizations count no more
+	}
 	p, err := d.Policy.PickProfile(c.Profile, nil, nil)
 	if err != nil {
 		return false, nil // the profile is gone: only its owner or key may revoke
@@ -146,7 +149,7 @@ func (a *Authority) withdraw(tx *store.Tx, c cert.Certificate, r cert.Reason) er
 	if !ok {
 		return protocol.NewProblem(protocol.AlreadyRevoked, "the certificate was revoked already")
 	}
-	if _, err := tx.NextNumber(revisionName(c.IssuerKeyID), 0); err != nil {
+	if _, err := tx.NextNumber(revisionName(c.IssuerKeyID), 1); err != nil {
 		return err
 	}
 	if r == cert.KeyCompromise {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/chancery-pki/chancery/internal/cert"
@@ -25,25 +26,40 @@ const (
 // and left, the sequence of the audit log, and the sweeps. It then waits for
 // what runs in this process, at most for grace.
 func (a *Authority) Run(ctx context.Context, grace time.Duration) {
-	work, sweep := time.NewTicker(workEvery), time.NewTicker(sweepEvery)
-	defer work.Stop()
-	defer sweep.Stop()
+	var sweeping sync.WaitGroup
+	sweeping.Go(func() { a.every(ctx, sweepEvery, func() { a.attempt(ctx, "sweep", a.Sweep) }) })
+	sweeping.Go(func() { a.every(ctx, holdEvery, func() { a.attempt(ctx, "hold", a.holdPlans) }) })
+	// One process owns a SQLite database: what others had claimed died with
+	// them, so that the first round needn't wait for their leases to end.
+	a.work(ctx, a.db.Engine() == "sqlite")
+	a.every(ctx, workEvery, func() { a.work(ctx, false) })
+	sweeping.Wait()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	defer cancel()
+	a.validations.idle(ctx)
+	a.issuances.idle(ctx)
+}
+
+// every does something regularly until ctx ends.
+func (a *Authority) every(ctx context.Context, d time.Duration, do func()) {
+	t := time.NewTicker(d)
+	defer t.Stop()
 	for {
-		a.attempt(ctx, "validations", a.claimValidations)
-		a.attempt(ctx, "plans", a.claimPlans)
-		a.attempt(ctx, "audit", a.sequenceAudit)
 		select {
-		case <-work.C:
-		case <-sweep.C:
-			a.attempt(ctx, "sweep", a.Sweep)
+		case <-t.C:
+			do()
 		case <-ctx.Done():
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
-			defer cancel()
-			a.validations.idle(ctx)
-			a.issuances.idle(ctx)
 			return
 		}
 	}
+}
+
+// work does a round of what is due in seconds; with orphans it takes leased
+// work over as well.
+func (a *Authority) work(ctx context.Context, orphans bool) {
+	a.attempt(ctx, "validations", func(ctx context.Context) error { return a.claimValidations(ctx, orphans) })
+	a.attempt(ctx, "plans", func(ctx context.Context) error { return a.claimPlans(ctx, orphans) })
+	a.attempt(ctx, "audit", a.sequenceAudit)
 }
 
 // attempt does one round of a job; its trouble is logged and passes.
@@ -53,61 +69,107 @@ func (a *Authority) attempt(ctx context.Context, what string, round func(context
 	}
 }
 
+// claims takes over what is due and nobody works on, batch by batch until
+// take wants no more or there is none. With orphans, leases don't count:
+// claiming as of the end of one that begins now finds every other.
+func claims[T any](ctx context.Context, a *Authority, lease time.Duration, orphans bool,
+	due func(context.Context, time.Time) (bool, error), claim func(*store.Tx, time.Time, time.Duration, int) ([]T, error),
+	take func([]T) (more bool, err error)) error {
+	// One time for the whole round, so that it never claims its own again.
+	now := a.clock()
+	if orphans {
+		now, lease = now.Add(lease), 0
+	}
+	for more := true; more && ctx.Err() == nil; {
+		// The usual round reads and writes nothing.
+		if found, err := due(ctx, now); err != nil || !found {
+			return err
+		}
+		var claimed []T
+		err := a.db.Update(ctx, func(tx *store.Tx) (err error) {
+			claimed, err = claim(tx, now, lease, claimBatch)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if more, err = take(claimed); err != nil {
+			return err
+		}
+		more = more && len(claimed) == claimBatch
+	}
+	return ctx.Err()
+}
+
 // claimValidations takes over recorded validations that are due and nobody
 // works on: retries, and what a stopped replica left.
-func (a *Authority) claimValidations(ctx context.Context) error {
-	due, err := a.db.ValidationsDue(ctx, a.clock())
-	if err != nil || !due { // the usual round reads and writes nothing
-		return err
-	}
-	var claimed []protocol.Authorization
-	err = a.db.Update(ctx, func(tx *store.Tx) (err error) {
-		claimed, err = tx.ClaimValidations(tx.Now(), validationLease, claimBatch)
-		return err
+func (a *Authority) claimValidations(ctx context.Context, orphans bool) error {
+	return claims(ctx, a, validationLease, orphans, a.db.ValidationsDue, (*store.Tx).ClaimValidations, func(claimed []protocol.Authorization) (bool, error) {
+		var busy, over []protocol.Authorization
+		for _, z := range claimed {
+			account, err := a.db.Account(ctx, z.Account)
+			switch {
+			case errors.Is(err, store.ErrNotFound) || err == nil && account.Status != protocol.AccountValid || !a.clock().Before(z.ExpiresAt):
+				over = append(over, z)
+				continue
+			case err != nil:
+				return false, err
+			}
+			d, err := a.directory(z.Directory)
+			if err != nil {
+				continue // taken out of the configuration; the authorization expires
+			}
+			// A proof that looks at the client's address had it in the first
+			// try only; a retry has none, and such a proof refuses.
+			who := Requester{Directory: z.Directory, Account: account, Peer: netip.AddrPort{}}
+			if a.startValidation(ctx, d, z, a.validation(d, who, z)) == nil {
+				busy = append(busy, z)
+			}
+		}
+		return len(busy) == 0, a.putBack(ctx, busy, over)
 	})
-	if err != nil {
-		return err
+}
+
+// putBack lets go of claimed validations: those there is no room for, to be
+// tried soon, and those that can't matter any more, for good.
+func (a *Authority) putBack(ctx context.Context, busy, over []protocol.Authorization) error {
+	if len(busy)+len(over) == 0 {
+		return nil
 	}
-	for _, z := range claimed {
-		if a.validations.has(string(z.ID)) {
-			continue
+	return a.db.Update(ctx, func(tx *store.Tx) error {
+		for _, z := range busy {
+			at := z.Attempt
+			at.NextAt = tx.Now().Add(busyDelay)
+			if _, err := tx.RecordAttempt(z.ID, at, time.Time{}); err != nil {
+				return err
+			}
 		}
-		d, err := a.directory(z.Directory)
-		if err != nil {
-			continue // taken out of the configuration; the authorization expires
+		for _, z := range over {
+			to := protocol.AuthorizationDeactivated
+			if !tx.Now().Before(z.ExpiresAt) {
+				to = protocol.AuthorizationExpired
+			}
+			if _, err := tx.EndAuthorization(z.ID, protocol.AuthorizationPending, to); err != nil {
+				return err
+			}
 		}
-		account, err := a.db.Account(ctx, z.Account)
-		if err != nil || account.Status != protocol.AccountValid {
-			continue // likewise
-		}
-		// A proof that looks at the client's address had it in the first
-		// try only; a retry has none, and such a proof refuses.
-		who := Requester{Directory: z.Directory, Account: account, Peer: netip.AddrPort{}}
-		a.startValidation(ctx, d, z, a.validation(d, who, z))
-	}
-	return nil
+		return nil
+	})
 }
 
 // claimPlans takes over planned certificates that a stopped replica left.
-func (a *Authority) claimPlans(ctx context.Context) error {
-	due, err := a.db.PlansDue(ctx, a.clock())
-	if err != nil || !due {
-		return err
-	}
-	var claimed []cert.Certificate
-	err = a.db.Update(ctx, func(tx *store.Tx) (err error) {
-		claimed, err = tx.ClaimPlans(tx.Now(), planLease, claimBatch)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	for _, c := range claimed {
-		if err := a.resumeIssuance(ctx, c); err != nil {
-			a.log.Error("a planned certificate can't be issued", "serial", c.Serial, "error", err)
+func (a *Authority) claimPlans(ctx context.Context, orphans bool) error {
+	return claims(ctx, a, planLease, orphans, a.db.PlansDue, (*store.Tx).ClaimPlans, func(claimed []cert.Certificate) (bool, error) {
+		for _, c := range claimed {
+			if j, _ := a.issuances.find(string(c.Order)); j != nil {
+				continue
+			}
+			if err := a.resumeIssuance(ctx, c); err != nil {
+				a.log.Error("a planned certificate can't be issued", "serial", c.Serial, "error", err)
+			}
 		}
-	}
-	return nil
+		return true, nil
+	})
 }
 
 // sequenceAudit puts new audit entries into the chain where the store doesn't
@@ -168,10 +230,13 @@ func (a *Authority) sweep(ctx context.Context, what string, batch func(*store.Tx
 	}()
 	for ctx.Err() == nil {
 		n := 0
-		err := a.db.Update(ctx, func(tx *store.Tx) (err error) {
-			if _, err = tx.Lease("sweep", a.replica, tx.Now().Add(sweepLease)); err == nil {
-				n, err = batch(tx)
+		err := a.db.Update(ctx, func(tx *store.Tx) error {
+			mine, err := tx.Lease("sweep", a.replica, tx.Now().Add(sweepLease))
+			if err != nil || !mine { // another replica took it for dead
+				n = 0
+				return err
 			}
+			n, err = batch(tx)
 			return err
 		})
 		if err != nil {

@@ -1,6 +1,7 @@
 package ca
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,7 +22,8 @@ const (
 	maxPerTarget    = 8                // running at once for one name: instances of a service may share it
 	maxHeldPerPeer  = 64               // POSTs of one address waiting for their result
 	validationTime  = 30 * time.Second // the longest one try may take, whatever the directory says
-	validationLease = 90 * time.Second // after which another replica takes a recorded one over
+	validationLease = 40 * time.Second // after which another replica takes a recorded one over: a try's time and some
+	busyDelay       = 5 * time.Second  // before a target that has enough to do is tried again
 	maxResponse     = 16 << 10         // a client's payload that is kept for a retry
 )
 
@@ -119,9 +121,11 @@ func (a *Authority) Respond(ctx context.Context, who Requester, id protocol.Auth
 	if !slices.Contains(z.Offered, t) {
 		return z, errNoSuch("challenge")
 	}
+	_, running := a.validations.find(string(id)) // not recorded while it is quick
+	tried := cmp.Or(z.Attempt.Type, protocol.ChallengeType(running))
 	switch {
-	case z.Attempt.Type != "" && z.Attempt.Type != t:
-		return z, protocol.NewProblem(protocol.Malformed, "the authorization is being proven by %s already; make a new order to try another challenge", z.Attempt.Type)
+	case tried != "" && tried != t:
+		return z, protocol.NewProblem(protocol.Malformed, "the authorization is being proven by %s already; make a new order to try another challenge", tried)
 	case z.Attempt.Processing || z.Status != protocol.AuthorizationPending:
 		return z, nil // asked for twice: the answer is how it stands
 	case len(payload) > maxResponse:
@@ -133,18 +137,22 @@ func (a *Authority) Respond(ctx context.Context, who Requester, id protocol.Auth
 	}
 	z.Attempt = protocol.Attempt{Type: t, Response: payload}
 	check := a.validation(d, who, z)
-	j, ok := a.startValidation(ctx, d, z, check)
-	if !ok || !a.hold1(ctx, who, j) {
-		if err := a.recordProcessing(ctx, who, z, !ok); err != nil {
-			return z, err
-		}
+	switch j := a.startValidation(ctx, d, z, check); {
+	case j == nil || !a.holdFor(ctx, who, j):
+		err = a.recordProcessing(ctx, who, z, j == nil)
+	default:
+		err = j.err // the database's: nothing was recorded, so the client must ask again
 	}
-	return a.Authorization(ctx, who, id)
+	if err != nil {
+		return z, err
+	}
+	// The client may have hung up; the answer is for those that haven't.
+	return a.Authorization(context.WithoutCancel(ctx), who, id)
 }
 
-// hold1 waits for the job on behalf of one POST, and says whether it ended;
+// holdFor waits for the job on behalf of one POST, and says whether it ended;
 // it doesn't wait when that address holds enough POSTs already.
-func (a *Authority) hold1(ctx context.Context, who Requester, j *job) bool {
+func (a *Authority) holdFor(ctx context.Context, who Requester, j *job) bool {
 	v, peer := a.validations, who.peer()
 	if !v.enter(v.held, peer, maxHeldPerPeer) {
 		return false
@@ -166,6 +174,9 @@ func (a *Authority) recordProcessing(ctx context.Context, who Requester, z proto
 	// The client may have hung up: what it asked for is recorded all the same.
 	ctx = context.WithoutCancel(ctx)
 	return a.db.Update(ctx, func(tx *store.Tx) error {
+		if current, err := tx.Authorization(ctx, z.ID); err != nil || current.Attempt.Processing {
+			return err // the job was quicker and says when the next try is due
+		}
 		ok, err := tx.RecordAttempt(z.ID, at, claimed)
 		if err != nil || !ok {
 			return err // it ended meanwhile
@@ -182,76 +193,112 @@ func (a *Authority) validation(d *Directory, who Requester, z protocol.Authoriza
 	}
 }
 
-// startValidation runs the job that owns the validation. It answers false
-// when this process, or the target, has enough to do.
-func (a *Authority) startValidation(ctx context.Context, d *Directory, z protocol.Authorization, check protocol.Validation) (*job, bool) {
+// startValidation runs the job that owns the validation, or joins the one
+// that runs. It returns nil when this process, or the target, has enough to
+// do.
+func (a *Authority) startValidation(ctx context.Context, d *Directory, z protocol.Authorization, check protocol.Validation) *job {
 	v, target := a.validations, z.Directory+"/"+z.Identifier.String()
-	if v.has(string(z.ID)) { // another POST started it: join that one
-		return v.start(ctx, string(z.ID), func(context.Context) {})
+	if j, _ := v.find(string(z.ID)); j != nil {
+		return j
 	}
 	if !v.enter(v.targets, target, maxPerTarget) {
-		return nil, false
+		return nil
 	}
-	j, ok := v.start(ctx, string(z.ID), func(ctx context.Context) {
+	j, mine := v.start(ctx, string(z.ID), task{about: string(check.Type)}, func(ctx context.Context) error {
 		defer v.leave(v.targets, target)
-		a.validate(ctx, d, z, check)
+		return a.validate(ctx, d, z, check)
 	})
-	if !ok {
+	if !mine { // no room, or another POST was quicker
 		v.leave(v.targets, target)
 	}
-	return j, ok
+	return j
 }
 
 // validate tries once and records how it went: valid, invalid, or, where RFC
-// 8555 section 8.2 makes sense of it, processing until the next try.
-func (a *Authority) validate(ctx context.Context, d *Directory, z protocol.Authorization, check protocol.Validation) {
+// 8555 section 8.2 makes sense of it, processing until the next try. Its error
+// is the database's; then nothing was recorded.
+func (a *Authority) validate(ctx context.Context, d *Directory, z protocol.Authorization, check protocol.Validation) error {
+	// Another job may have ended just before this one began.
+	current, err := a.db.Authorization(ctx, z.ID)
+	if err != nil || current.Status != protocol.AuthorizationPending || current.Attempt.Tries != z.Attempt.Tries {
+		return err
+	}
 	begun := a.clock()
-	evidence, err := a.look(ctx, d, check)
-	a.observe.Validated(z.Directory, check.Type, a.clock().Sub(begun), err)
+	evidence, failure := a.look(ctx, d, check)
+	now := a.clock()
+	a.observe.Validated(z.Directory, check.Type, now.Sub(begun), failure)
+	expires, failure := lasts(d, z, evidence, failure, now)
 
-	at, now := z.Attempt, a.clock()
+	at := z.Attempt
 	at.Tries++
 	at.Processing = false
-	e := audit.Entry{
-		At: now, Actor: "account:" + string(z.Account), Peer: addressOf(check.Peer), Directory: z.Directory,
-		Object: string(z.ID), Detail: map[string]any{"name": z.Identifier.Value, "type": check.Type},
-	}
-	status, expires := protocol.AuthorizationValid, now.Add(d.Lifetimes.Authorization)
-	if err == nil {
-		at.ValidatedAt, at.Error, at.Response = now, nil, nil
-		e.Action = "authorization.valid"
-		e.Detail["seen"] = evidence
+	if failure != nil {
+		at.Error = protocol.AsProblem(failure)
+		if why, ok := errors.AsType[*protocol.ValidationError](failure); (!ok || why.Retryable) && at.Tries <= len(a.validations.delays) {
+			return a.again(ctx, z, at, now.Add(a.validations.delays[at.Tries-1]))
+		}
 	} else {
-		at.Error = protocol.AsProblem(err)
-		if failure, ok := errors.AsType[*protocol.ValidationError](err); (!ok || failure.Retryable) && at.Tries <= len(a.validations.delays) {
-			a.again(ctx, z, at, now.Add(a.validations.delays[at.Tries-1]))
-			return
-		}
-		status, expires = protocol.AuthorizationInvalid, z.ExpiresAt
-		at.Response = nil
-		e.Action, e.Denied = "authorization.invalid", at.Error.Error()
+		at.ValidatedAt, at.Error = now, nil
 	}
-	err = a.db.Update(ctx, func(tx *store.Tx) error {
-		ok, err := tx.FinishValidation(z.ID, at, status, expires)
-		if err != nil || !ok {
-			return err // deactivated, or validated by another replica, meanwhile
-		}
-		if l := d.Limits.FailuresPerAccount; status == protocol.AuthorizationInvalid && l.Count > 0 {
-			if _, err := tx.Take(failuresKey(z.Account), l); err != nil {
-				return err
-			}
-		}
-		return tx.Audit(e)
-	})
+	at.Response = nil
+	err = a.db.Update(ctx, func(tx *store.Tx) error { return a.finishValidation(tx, d, z, at, expires, check, evidence) })
 	if err != nil {
-		// Nothing was promised: the client asks again, or the sweep does.
 		a.log.Error("validation result not recorded", "authorization", z.ID, "error", err)
 	}
+	return err
+}
+
+// lasts says until when a proof is good: as long as the directory lets it be,
+// and not beyond what the evidence itself says. A proof that came after the
+// authorization's end is none (RFC 8555 section 7.1.6: expired is final).
+func lasts(d *Directory, z protocol.Authorization, seen protocol.Evidence, failure error, now time.Time) (time.Time, error) {
+	until := now.Add(d.Lifetimes.Authorization)
+	no := func(format string, args ...any) (time.Time, error) {
+		return z.ExpiresAt, &protocol.ValidationError{Problem: protocol.NewProblem(protocol.Unauthorized, format, args...)}
+	}
+	switch {
+	case !now.Before(z.ExpiresAt):
+		return no("the authorization expired before it was proven; make a new order")
+	case failure != nil:
+		return z.ExpiresAt, failure
+	case !seen.ValidUntil.IsZero() && !seen.ValidUntil.After(now):
+		return no("what proves %q was good until %s only; renew it", z.Identifier.Value, seen.ValidUntil.UTC().Format(time.RFC3339))
+	case !seen.ValidUntil.IsZero() && seen.ValidUntil.Before(until):
+		return seen.ValidUntil, nil
+	}
+	return until, nil
+}
+
+// finishValidation records the end of a validation, unless the authorization
+// was deactivated, or validated by another replica, meanwhile.
+func (a *Authority) finishValidation(tx *store.Tx, d *Directory, z protocol.Authorization, at protocol.Attempt, expires time.Time,
+	check protocol.Validation, seen protocol.Evidence) error {
+	e := audit.Entry{
+		Actor: "account:" + string(z.Account), Peer: addressOf(check.Peer), Directory: z.Directory,
+		Object: string(z.ID), Detail: map[string]any{"name": z.Identifier.Value, "type": check.Type},
+	}
+	status := protocol.AuthorizationValid
+	if at.Error == nil {
+		e.Action = "authorization.valid"
+		e.Detail["seen"] = seen
+	} else {
+		status = protocol.AuthorizationInvalid
+		e.Action, e.Denied = "authorization.invalid", at.Error.Error()
+	}
+	if ok, err := tx.FinishValidation(z.ID, at, status, expires); err != nil || !ok {
+		return err
+	}
+	if l := d.Limits.FailuresPerAccount; at.Error != nil && l.Count > 0 {
+		if _, err := tx.Take(failuresKey(z.Account), l); err != nil {
+			return err
+		}
+	}
+	return tx.Audit(e)
 }
 
 // again records a retryable failure and when the next try is due; the sweep
 // picks it up then, on whichever replica.
-func (a *Authority) again(ctx context.Context, z protocol.Authorization, at protocol.Attempt, due time.Time) {
+func (a *Authority) again(ctx context.Context, z protocol.Authorization, at protocol.Attempt, due time.Time) error {
 	at.Processing, at.NextAt = true, due
 	err := a.db.Update(ctx, func(tx *store.Tx) error {
 		_, err := tx.RecordAttempt(z.ID, at, time.Time{})
@@ -260,6 +307,7 @@ func (a *Authority) again(ctx context.Context, z protocol.Authorization, at prot
 	if err != nil {
 		a.log.Error("validation try not recorded", "authorization", z.ID, "error", err)
 	}
+	return err
 }
 
 // look asks the validator, and CAA where the directory has it on, never

@@ -32,22 +32,24 @@ type DNSPersist01 struct {
 	Subdomains bool
 }
 
+// year9999 stands for every later persistUntil, which no clock could add to.
+const year9999 = 253402300799
+
 // maxParents bounds the lookups for Subdomains.
 const maxParents = 8
 
 // Validate looks the record up, at the name and, with Subdomains, above it.
 // It blocks for at most the resolver's timeout for each. Where there is no
 // record for this CA it may be tried again; a record that is for it and
-// doesn't fit is final. A record's persistUntil is in the evidence's detail
-// as "persistUntil=SECONDS": neither the authorization nor what is issued on
-// it may rely on the record beyond that time (section 4.1).
+// doesn't fit is final. A record's persistUntil is in the evidence as
+// ValidUntil: nothing may rely on the record beyond that time (section 4.1).
 func (d DNSPersist01) Validate(ctx context.Context, v protocol.Validation) (protocol.Evidence, error) {
 	if v.Identifier.Type != protocol.DNS {
 		return protocol.Evidence{}, no(protocol.Malformed, false, "dns-persist-01 can't prove an address; use http-01 or tls-alpn-01")
 	}
 	now := time.Now()
 	at := v.Identifier.Value
-	detail, first := d.look(ctx, at, v, v.Wildcard, now)
+	until, first := d.look(ctx, at, v, v.Wildcard, now)
 	err := first
 	if d.Subdomains {
 		for range maxParents {
@@ -56,22 +58,26 @@ func (d DNSPersist01) Validate(ctx context.Context, v protocol.Validation) (prot
 				break
 			}
 			at = parent
-			detail, err = d.look(ctx, at, v, true, now)
+			until, err = d.look(ctx, at, v, true, now)
 		}
 	}
 	if err != nil {
 		return protocol.Evidence{}, outcome(ctx, first)
 	}
-	return protocol.Evidence{Type: protocol.DNSPersist01, Target: persistLabel + at, Detail: detail, SeenAt: now}, nil
+	seen := protocol.Evidence{Type: protocol.DNSPersist01, Target: persistLabel + at, SeenAt: now, ValidUntil: until}
+	if !until.IsZero() {
+		seen.Detail = "persistUntil=" + strconv.FormatInt(until.Unix(), 10)
+	}
+	return seen, nil
 }
 
 const persistLabel = "_validation-persist."
 
 // look tries every record at one name (section 4.3.2).
-func (d DNSPersist01) look(ctx context.Context, name string, v protocol.Validation, wildcard bool, now time.Time) (detail string, err error) {
+func (d DNSPersist01) look(ctx context.Context, name string, v protocol.Validation, wildcard bool, now time.Time) (until time.Time, err error) {
 	values, err := d.Resolver.TXT(ctx, persistLabel+name)
 	if err != nil {
-		return "", err
+		return until, err
 	}
 	err = no(protocol.Unauthorized, true, "there is no TXT record at %s%s for %s; it should be %q", persistLabel, name,
 		strings.Join(d.Issuers, " or "), d.Record(name, v, wildcard))
@@ -79,13 +85,11 @@ func (d DNSPersist01) look(ctx context.Context, name string, v protocol.Validati
 		if !d.concerns(value) {
 			continue
 		}
-		until, fault := d.check(value, name, v, wildcard, now)
-		if fault == nil {
+		if until, err = d.check(value, name, v, wildcard, now); err == nil {
 			return until, nil
 		}
-		err = fault
 	}
-	return "", err
+	return time.Time{}, err
 }
 
 // Record is the value that proves a name for an account, as a client should
@@ -116,40 +120,40 @@ func (d DNSPersist01) concerns(value string) bool {
 	return slices.Contains(d.Issuers, strings.ToLower(trimWSP(head)))
 }
 
-// check judges one of our records by sections 4.1 and 9.3.1 and returns the
-// words for its persistUntil.
-func (d DNSPersist01) check(value, name string, v protocol.Validation, wildcard bool, now time.Time) (detail string, err error) {
+// check judges one of our records by sections 4.1 and 9.3.1 and returns its
+// persistUntil, the zero time if it has none.
+func (d DNSPersist01) check(value, name string, v protocol.Validation, wildcard bool, now time.Time) (end time.Time, err error) {
 	at := persistLabel + name
 	record, err := parseIssueValue(value)
 	if err != nil {
-		return "", no(protocol.Malformed, false, "the TXT record at %s is %s", at, err)
+		return end, no(protocol.Malformed, false, "the TXT record at %s is %s", at, err)
 	}
 	account, times := record.get("accounturi")
 	if times != 1 {
-		return "", no(protocol.Malformed, false, "the TXT record at %s must have exactly one accounturi", at)
+		return end, no(protocol.Malformed, false, "the TXT record at %s must have exactly one accounturi", at)
 	}
 	policy, times := record.get("policy")
 	if times > 1 {
-		return "", no(protocol.Malformed, false, "the TXT record at %s has more than one policy", at)
+		return end, no(protocol.Malformed, false, "the TXT record at %s has more than one policy", at)
 	}
 	until, times := record.get("persistuntil")
 	if times > 0 {
-		end, err := strconv.ParseInt(until, 10, 64)
+		seconds, err := strconv.ParseInt(until, 10, 64)
 		if times > 1 || err != nil || strings.HasPrefix(until, "+") {
-			return "", no(protocol.Malformed, false, "the TXT record at %s must have at most one persistUntil, in seconds since 1970", at)
+			return end, no(protocol.Malformed, false, "the TXT record at %s must have at most one persistUntil, in seconds since 1970", at)
 		}
-		if now.Unix() > end {
-			return "", no(protocol.Unauthorized, false, "the TXT record at %s was good until %s", at, until)
+		if now.Unix() > seconds {
+			return end, no(protocol.Unauthorized, false, "the TXT record at %s was good until %s", at, until)
 		}
-		detail = "persistUntil=" + until
+		end = time.Unix(min(seconds, year9999), 0)
 	}
 	if !d.identifies(account, name, v) {
-		return "", no(protocol.Unauthorized, false, "the TXT record at %s is for another account; this one's accounturi is %s", at, d.accountHash(name, v))
+		return end, no(protocol.Unauthorized, false, "the TXT record at %s is for another account; this one's accounturi is %s", at, d.accountHash(name, v))
 	}
 	if wildcard && !strings.EqualFold(policy, "wildcard") {
-		return "", no(protocol.Unauthorized, false, "the TXT record at %s needs policy=wildcard to prove more than the name itself", at)
+		return end, no(protocol.Unauthorized, false, "the TXT record at %s needs policy=wildcard to prove more than the name itself", at)
 	}
-	return detail, nil
+	return end, nil
 }
 
 // identifies compares without folding case (section 4.1).

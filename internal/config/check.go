@@ -72,6 +72,9 @@ func (k *checker) server() {
 			k.fail(fmt.Sprintf("admin.users[%d]", i), "a user's name or number is wanted")
 		}
 	}
+	if keep := c.Certificates.KeepAfterExpiry; keep < span(day) {
+		k.fail("certificates.keep_after_expiry", "this is %s; a withdrawn certificate must outlast the last CRL that lists it, so at least 1d", keep)
+	}
 	t := c.TLS
 	switch {
 	case (t.Certificate == "") != (t.Key == ""):

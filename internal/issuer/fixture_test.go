@@ -126,7 +126,11 @@ func ids(names ...string) []protocol.Identifier {
 // request is one that succeeds.
 func request(t testing.TB) Request {
 	t.Helper()
-	return Request{Profile: profile(), Names: ids("a.example"), PublicKey: newKey(t, cert.P256).Public(), Now: now}
+	from := now.Add(-time.Minute)
+	return Request{
+		Profile: profile(), Names: ids("a.example"), PublicKey: newKey(t, cert.P256).Public(),
+		NotBefore: from, NotAfter: from.Add(24*time.Hour - time.Second), Now: now,
+	}
 }
 
 func issue(t testing.TB, l *Local, r Request) *x509.Certificate {

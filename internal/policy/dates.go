@@ -22,8 +22,10 @@ func CheckDates(profiles []cert.Profile, o protocol.Order) error {
 }
 
 // Dates returns the validity of a certificate that is made now for the order,
-// in whole seconds of UTC (RFC 5280 section 4.1.2.5). What the client didn't
-// ask for is the profile's choice: from Backdate ago, for Lifetime. A notAfter
+// in whole seconds of UTC. Both ends belong to it (RFC 5280 section 4.1.2.5),
+// so that one of 24 hours ends a second before its 24th hour is over. What the
+// client didn't ask for is the profile's choice: from Backdate ago, for
+// Lifetime. A notAfter
 // alone takes from the backdating what the longest lifetime can't hold. What
 // it did ask for is kept exactly or refused (RFC 8555 section 7.4), judged by
 // the time of the order so that a slow validation doesn't undo it: at most
@@ -40,7 +42,7 @@ func Dates(p cert.Profile, o protocol.Order, now time.Time) (from, to time.Time,
 	}
 	switch {
 	case freeEnd:
-		to = second(from.Add(p.Lifetime))
+		to = second(from.Add(p.Lifetime - time.Second))
 	case freeStart && to.Sub(from) > p.MaxLifetime:
 		from = to.Add(-p.MaxLifetime)
 	}

@@ -22,9 +22,9 @@ func TestDates(t *testing.T) {
 		later             time.Duration // finalized so long after the order
 		from, to          time.Time     // zero: refused
 	}{
-		{"nothing asked", none, none, 0, at(-time.Minute), at(day - time.Minute)},
-		{"nothing asked, finalized hours later", none, none, 30 * time.Hour, at(30*time.Hour - time.Minute), at(54*time.Hour - time.Minute)},
-		{"year 1 is nothing (step CLI)", time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC), yearOne, 0, at(-time.Minute), at(day - time.Minute)},
+		{"nothing asked", none, none, 0, at(-time.Minute), at(day - time.Minute - time.Second)},
+		{"nothing asked, finalized hours later", none, none, 30 * time.Hour, at(30*time.Hour - time.Minute), at(54*time.Hour - time.Minute - time.Second)},
+		{"year 1 is nothing (step CLI)", time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC), yearOne, 0, at(-time.Minute), at(day - time.Minute - time.Second)},
 		{"shorter", none, at(time.Hour), 0, at(-time.Minute), at(time.Hour)},
 		{"longest from now takes the backdating", none, at(2 * day), 0, at(0), at(2 * day)},
 		{"longest by a clock that is ahead", none, at(2*day + 30*time.Second), 0, at(30 * time.Second), at(2*day + 30*time.Second)},
@@ -36,8 +36,8 @@ func TestDates(t *testing.T) {
 		{"both", at(time.Hour), at(3 * time.Hour), 0, at(time.Hour), at(3 * time.Hour)},
 		{"both, to the nanosecond", at(time.Hour + 7), at(3*time.Hour + 9), 0, at(time.Hour), at(3 * time.Hour)},
 		{"both, finalized later", at(0), at(3 * time.Hour), time.Hour, at(0), at(3 * time.Hour)},
-		{"start only", at(time.Hour), none, 0, at(time.Hour), at(25 * time.Hour)},
-		{"start by a slow clock", at(-30 * time.Second), none, 0, at(-30 * time.Second), at(day - 30*time.Second)},
+		{"start only", at(time.Hour), none, 0, at(time.Hour), at(25*time.Hour - time.Second)},
+		{"start by a slow clock", at(-30 * time.Second), none, 0, at(-30 * time.Second), at(day - 31*time.Second)},
 		{"start in the past", at(-time.Hour), none, 0, none, none},
 		{"start in the far future", at(300 * day), none, 0, none, none},
 		{"both in the far future", at(300 * day), at(301 * day), 0, none, none},

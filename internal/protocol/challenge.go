@@ -66,6 +66,9 @@ type Evidence struct {
 	Target string        `json:"target,omitempty"` // the address, record or device that answered
 	Detail string        `json:"detail,omitempty"`
 	SeenAt time.Time     `json:"-"`
+	// ValidUntil is when what was seen stops proving anything; zero: it
+	// doesn't say. No authorization lasts longer.
+	ValidUntil time.Time `json:"-"`
 }
 
 // ValidationError is a validator's no. Retryable says that the target may

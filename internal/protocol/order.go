@@ -27,7 +27,7 @@ type Order struct {
 	Profile        string    // "" until finalize where eku_from_csr selects it
 	NotBefore      time.Time // as asked for; zero: the profile's choice
 	NotAfter       time.Time
-	Replaces       string // the certificate's serial (RFC 9773 section 5)
+	Replaces       string // a certificate's identifier as sent (RFC 9773 section 4.1)
 	Error          *Problem
 	Certificate    string // serial, once planned
 	CreatedAt      time.Time

@@ -63,14 +63,23 @@ func TestOpenSSLFetchesTheList(t *testing.T) {
 		out, err := cmd.CombinedOutput()
 		return string(out), err
 	}
-	if g := <-made; g.Err != nil {
+	next := func() Generation {
+		select {
+		case g := <-made:
+			return g
+		case <-time.After(10 * time.Second):
+			t.Fatal("no list was made in ten seconds")
+			return Generation{}
+		}
+	}
+	if g := next(); g.Err != nil {
 		t.Fatal(g.Err)
 	}
 	if out, err := verify(); err != nil || !strings.Contains(out, "OK") {
 		t.Errorf("a good certificate: %v\n%s", err, out)
 	}
 	a.revoke(serial, time.Now().Add(time.Hour))
-	if g := <-made; g.Err != nil || g.Entries != 1 {
+	if g := next(); g.Err != nil || g.Entries != 1 {
 		t.Fatalf("%+v", g)
 	}
 	if out, err := verify(); err == nil || !strings.Contains(out, "certificate revoked") {

@@ -48,9 +48,9 @@ type Issuer struct {
 	Sign func(ctx context.Context, digest []byte, opts crypto.SignerOpts) ([]byte, error)
 }
 
-// Options is what a Publisher needs. The functions are called from one
-// goroutine per issuer and stop when their context ends; required if any
-// issuer signs.
+// Options is what a Publisher needs. Its functions may be called for several
+// issuers at once and stop when their context ends. Revision, Entries and
+// NextNumber are required if any issuer signs.
 type Options struct {
 	Issuers []Issuer
 	// Revision returns a number that is another one after each revocation of
@@ -191,7 +191,7 @@ func (p *Publisher) refresh(ctx context.Context, l *list) (wait time.Duration) {
 	defer cancel()
 	// Read before the entries: what is revoked meanwhile shows next time.
 	revision, err := p.o.Revision(bounded, l.keyID)
-	if err == nil && begun.Before(l.due) {
+	if err == nil && revision == l.revision && begun.Before(l.due) {
 		l.failures = 0
 		return pollInterval
 	}
@@ -207,7 +207,7 @@ func (p *Publisher) refresh(ctx context.Context, l *list) (wait time.Duration) {
 		wait = min(pollInterval<<min(l.failures, 5), maxRetry)
 		l.failures++
 		p.o.Logger.Error("no new CRL could be made; the old one, if any, is still served",
-			"issuer", l.Certificate.Subject.String(), "key_id", l.keyID, "error", err, "served_until", l.end(), "retry_in", wait)
+			"issuer", l.Certificate.Subject.String(), "key_id", l.keyID, "error", err, "good_until", l.end(), "retry_in", wait)
 	} else {
 		wait = max(min(restFactor*g.Took, maxRest), pollInterval)
 		l.failures, l.revision = 0, revision

@@ -10,6 +10,7 @@ import (
 	"github.com/chancery-pki/chancery/internal/acmeserver"
 	"github.com/chancery-pki/chancery/internal/ca"
 	"github.com/chancery-pki/chancery/internal/protocol"
+	"github.com/chancery-pki/chancery/internal/publish"
 	"github.com/chancery-pki/chancery/internal/store"
 )
 
@@ -24,6 +25,9 @@ type metrics struct {
 	issued      *prometheus.CounterVec
 	issuing     *prometheus.HistogramVec
 	swept       *prometheus.CounterVec
+	crls        *prometheus.CounterVec
+	crlEnds     *prometheus.GaugeVec
+	fetched     *prometheus.CounterVec
 }
 
 func newMetrics() *metrics {
@@ -46,7 +50,12 @@ func newMetrics() *metrics {
 		issuing:     seconds("issuance_seconds", "Time from the plan to the record of a certificate.", "profile"),
 		swept:       counter("swept_rows_total", "Rows deleted because they had ended.", "what"),
 	}
-	m.registry.MustRegister(m.requests, m.latency, m.validations, m.validating, m.issued, m.issuing, m.swept,
+	m.crls = counter("crls_total", "CRLs made, by issuing key and result.", "issuer", "result")
+	m.fetched = counter("publish_requests_total", "Requests for CRLs and issuer certificates.", "resource", "status")
+	m.crlEnds = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Namespace: "chancery", Name: "crl_next_update_seconds", Help: "nextUpdate of the CRL being served, unix time.",
+	}, []string{"issuer"})
+	m.registry.MustRegister(m.crls, m.fetched, m.crlEnds, m.requests, m.latency, m.validations, m.validating, m.issued, m.issuing, m.swept,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -99,3 +108,15 @@ func (m *metrics) Issued(directory, profile string, took time.Duration, err erro
 
 // Swept counts deleted rows.
 func (m *metrics) Swept(what string, rows int) { m.swept.WithLabelValues(what).Add(float64(rows)) }
+
+// crlMade and published are the publisher's observers.
+func (m *metrics) crlMade(g publish.Generation) {
+	m.crls.WithLabelValues(g.IssuerKeyID, result(g.Err)).Inc()
+	if g.Err == nil {
+		m.crlEnds.WithLabelValues(g.IssuerKeyID).Set(float64(g.NextUpdate.Unix()))
+	}
+}
+
+func (m *metrics) published(r publish.Request) {
+	m.fetched.WithLabelValues(r.Resource, strconv.Itoa(r.Status)).Inc()
+}

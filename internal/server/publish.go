@@ -31,11 +31,11 @@ func (p *publisher) install(parts *parts) error {
 	s := p.server
 	o := publish.Options{
 		Revision: s.authority.RevocationRevision, Entries: s.authority.Revoked, NextNumber: s.authority.NextCRLNumber,
-		Previous: p.current.Load(), Logger: s.log,
+		Previous: p.current.Load(), Logger: s.log, Made: s.metrics.crlMade, Served: s.metrics.published,
 	}
 	for _, a := range parts.authorities {
 		issuing := publish.Issuer{Certificate: a.Chains[0][0]}
-		if parts.crlKeys[keyID(issuing.Certificate)] {
+		if a.Queue != nil && parts.crlKeys[keyID(issuing.Certificate)] {
 			queue := a.Queue
 			issuing.Sign = func(ctx context.Context, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 				return queue.Sign(ctx, signer.CRL, digest, opts)

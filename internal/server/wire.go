@@ -180,13 +180,15 @@ func (p *parts) directory(c *config.Config, name string, own []netip.AddrPort) e
 			identities = []string{u.Hostname()}
 		}
 	}
+	// Records hold it, so it stays as long as external_url does.
+	hashPrefix := strings.TrimSuffix(c.ExternalURL, "/") + "/acme/" + name + "/account-hash/"
 	// The one table of challenges.
 	d.Validators = map[protocol.ChallengeType]ca.Validator{
 		protocol.HTTP01:       challenge.HTTP01{Network: network},
 		protocol.TLSALPN01:    challenge.TLSALPN01{Network: network},
 		protocol.DNS01:        challenge.DNS01{Resolver: network.Resolver},
 		protocol.DNSAccount01: challenge.DNSAccount01{Resolver: network.Resolver},
-		protocol.DNSPersist01: challenge.DNSPersist01{Resolver: network.Resolver, Issuers: identities, PlainAccountURL: true},
+		protocol.DNSPersist01: challenge.DNSPersist01{Resolver: network.Resolver, Issuers: identities, HashPrefix: hashPrefix, PlainAccountURL: true},
 	}
 	if dc.CAA.Enabled {
 		d.CAA = challenge.CAA{Resolver: network.Resolver, Issuers: dc.CAA.Identities}
@@ -195,6 +197,7 @@ func (p *parts) directory(c *config.Config, name string, own []netip.AddrPort) e
 	p.meta[name] = acmeserver.Meta{
 		TermsOfService: dc.TermsOfService, RequireTerms: dc.TermsOfService != "", Website: dc.Website,
 		CAAIdentities: dc.CAA.Identities, ExternalAccountRequired: dc.EAB.Required, Profiles: rules.Profiles, IssuerNames: identities,
+		AccountHashPrefix: hashPrefix,
 	}
 	return nil
 }

@@ -67,7 +67,6 @@ type Queue struct {
 	mu      sync.Mutex // guards all below; never held during a signature
 	running int
 	waiting [classes]list.List // of *turn
-	length  int                // of all the lists
 	virtual float64            // start-time fair queueing: the clock,
 	finish  [classes]float64   // and when each class's last turn ended on it
 	mean    time.Duration      // of one signature; 0: none measured yet
@@ -149,7 +148,7 @@ func (q *Queue) enter(ctx context.Context, c Class) error {
 		q.mu.Unlock()
 		return nil
 	}
-	if q.length >= q.depth {
+	if q.waiting[c].Len() >= q.depth { // per class, so that one can't shut out the others
 		q.mu.Unlock()
 		return ErrFull
 	}
@@ -158,7 +157,6 @@ func (q *Queue) enter(ctx context.Context, c Class) error {
 	}
 	t := &turn{ready: make(chan struct{})}
 	place := q.waiting[c].PushBack(t)
-	q.length++
 	q.mu.Unlock()
 
 	select {
@@ -173,7 +171,6 @@ func (q *Queue) enter(ctx context.Context, c Class) error {
 		return ctx.Err()
 	}
 	q.waiting[c].Remove(place)
-	q.length--
 	return ctx.Err()
 }
 
@@ -216,7 +213,6 @@ func (q *Queue) release() {
 	q.virtual = max(q.virtual, q.finish[next])
 	q.finish[next] = end
 	t := q.waiting[next].Remove(q.waiting[next].Front()).(*turn)
-	q.length--
 	t.granted = true
 	close(t.ready)
 }

@@ -2,7 +2,9 @@ package store_test
 
 import (
 	"context"
-	"path/filepath"
+	"flag"
+	"fmt"
+	"os"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -12,10 +14,10 @@ import (
 	"github.com/chancery-pki/chancery/internal/store/storetest"
 )
 
-// openBench opens a fresh database on a real file system, with fsync.
-func openBench(b *testing.B) *store.DB {
+// openBench opens a database as the server does, with fsync.
+func openBench(b *testing.B, dsn string) *store.DB {
 	b.Helper()
-	db, err := store.Open(b.Context(), store.Options{DSN: filepath.Join(b.TempDir(), "bench.db")})
+	db, err := store.Open(b.Context(), store.Options{DSN: dsn})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -73,15 +75,20 @@ func issue(ctx context.Context, db *store.DB, i *storetest.Issuance) error {
 	return err
 }
 
-func BenchmarkIssuanceWrites(b *testing.B) {
-	db := openBench(b)
-	if err := storetest.Fill(b.Context(), db, 2000); err != nil {
-		b.Fatal(err)
-	}
-	benchmarkIssuance(b, db)
-}
+// database is a file to add to, such as one that storetest/fill has filled;
+// without it the benchmark makes one with 2,000 certificates.
+var database = flag.String("database", "", "SQLite file for BenchmarkIssuanceWrites")
 
-func benchmarkIssuance(b *testing.B, db *store.DB) {
+func BenchmarkIssuanceWrites(b *testing.B) {
+	var db *store.DB
+	if *database != "" {
+		db = openBench(b, *database)
+	} else {
+		db = openBench(b, dsn(b, "sqlite"))
+		if err := storetest.Fill(b.Context(), db, 2000); err != nil {
+			b.Fatal(err)
+		}
+	}
 	n := 1 << 30
 	b.ReportAllocs()
 	before := cpuTime(b)
@@ -92,12 +99,26 @@ func benchmarkIssuance(b *testing.B, db *store.DB) {
 		}
 	}
 	b.ReportMetric(float64((cpuTime(b)-before).Microseconds())/float64(b.N), "cpu-µs/op")
+	b.ReportMetric(resident(b), "MiB-resident")
+}
+
+// resident is the process's resident memory in MiB.
+func resident(b *testing.B) float64 {
+	text, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		b.Fatal(err)
+	}
+	var size, pages int
+	if _, err := fmt.Sscan(string(text), &size, &pages); err != nil {
+		b.Fatal(err)
+	}
+	return float64(pages*os.Getpagesize()) / (1 << 20)
 }
 
 // BenchmarkUpdateParallel has 32 clients per processor write, so that they
 // share commits.
 func BenchmarkUpdateParallel(b *testing.B) {
-	db := openBench(b)
+	db := openBench(b, dsn(b, "sqlite"))
 	var n atomic.Int64
 	b.SetParallelism(32)
 	b.ReportAllocs()

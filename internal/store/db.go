@@ -34,10 +34,16 @@ type Options struct {
 	// DSN is "postgres://…" (or "postgresql://…") for PostgreSQL; else the
 	// path of a SQLite file, with or without "sqlite:" before it; "" is
 	// chancery.db in the working directory.
-	DSN        string
-	UnsafeSync bool             // take a PostgreSQL that may lose commits (fsync, synchronous_commit or full_page_writes off)
-	Logger     *slog.Logger     // nil: discard
-	Clock      func() time.Time // nil: time.Now
+	DSN string
+
+	// UnsafeSync is for tests: SQLite doesn't wait for the disk, and a
+	// PostgreSQL that doesn't either (fsync, synchronous_commit or
+	// full_page_writes off) is taken. A power cut then loses certificates
+	// that were handed out.
+	UnsafeSync bool
+
+	Logger *slog.Logger     // nil: discard
+	Clock  func() time.Time // nil: time.Now
 }
 
 // DB is an open database. Its reading methods are those of [Tx] and see what
@@ -84,10 +90,10 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	db := &DB{clock: o.Clock, stats: &engine.Counters{}}
-	config := engine.Config{Clock: o.Clock, Logger: o.Logger, Counters: db.stats, Mark: db.mark}
+	config := engine.Config{Clock: o.Clock, Logger: o.Logger, Counters: db.stats, UnsafeSync: o.UnsafeSync, Mark: db.mark}
 	if strings.HasPrefix(o.DSN, "postgres://") || strings.HasPrefix(o.DSN, "postgresql://") {
 		config.Migrations = migrations("postgres")
-		p, err := engine.OpenPostgres(ctx, o.DSN, o.UnsafeSync, config)
+		p, err := engine.OpenPostgres(ctx, o.DSN, config)
 		if err != nil {
 			return nil, fmt.Errorf("store: PostgreSQL: %w", err)
 		}

@@ -11,14 +11,14 @@
 // who try, one wins.
 //
 // Durable before visible: [DB.Update] returns when the change is on disk.
-// SQLite has one writer, which commits for all callers that wait meanwhile, so
-// that they share one fsync. PostgreSQL has a transaction per call.
+// How statements reach the two engines, and how writers share a commit, is
+// internal/store/engine's; storetest has the suite that both pass.
 //
 // Times are stored as unix microseconds, the zero time as 0, and come back in
-// UTC. IDs are 26 characters, as [protocol.NewID] makes them.
+// UTC. IDs are 26 characters, as [protocol.NewID] makes them; serials, key
+// hashes and key ids are hexadecimal, and stored as the bytes they stand for.
 //
-// It may import internal/protocol, internal/cert, internal/audit, the standard
-// library, golang.org/x/sys and the two drivers (modernc.org/sqlite,
-// github.com/jackc/pgx/v5). Sources: RFC 8555 section 7.1 (the resources),
-// section 6.5 (nonces), RFC 9773 section 5 (replaces).
+// It may import internal/protocol, internal/cert, internal/audit,
+// internal/store/engine and the standard library. Sources: RFC 8555 section
+// 7.1 (the resources) and 6.5 (nonces), RFC 9773 section 5 (replaces).
 package store

@@ -399,9 +399,22 @@ func (i *loadInsert) flush() error {
 		fmt.Fprintf(&b, "$%d", n+1)
 	}
 	b.WriteString(")")
-	_, err := i.l.tx.exec(b.String(), i.args...)
-	i.args, i.rows = i.args[:0], 0
-	return err
+	text, args := b.String(), i.args
+	full := i.rows == loadBatch
+	i.args, i.rows = nil, 0
+	if full {
+		_, err := i.l.tx.exec(text, args...)
+		return err
+	}
+	rows, err := i.l.tx.run.Once(text, args) // not a text to remember
+	if err == nil {
+		rows.Next() // on PostgreSQL the answer, and an error with it
+		err = errors.Join(rows.Err(), rows.Close())
+	}
+	if err != nil {
+		return i.l.tx.run.Failure(err)
+	}
+	return nil
 }
 
 // chain appends waiting entries to SQLite's chain, which stands loaded since

@@ -41,3 +41,12 @@ func (n *Nonces) NonceMemory() int {
 
 // EpochLife is how long PostgreSQL's replicas hand out nonces of one epoch.
 const EpochLife time.Duration = nonceEpoch
+
+// Pragma asks the connection that writes for a setting.
+func (db *DB) Pragma(name string) (value string, err error) {
+	err = db.Update(context.Background(), func(tx *Tx) error {
+		value, err = one(context.Background(), &tx.queries, scanText, "SELECT CAST("+name+" AS TEXT) FROM pragma_"+name)
+		return err
+	})
+	return value, err
+}

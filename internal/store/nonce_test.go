@@ -77,7 +77,7 @@ func FuzzNonce(f *testing.F) {
 }
 
 func BenchmarkNonce(b *testing.B) {
-	n := nonces(b, openBench(b))
+	n := nonces(b, openBench(b, dsn(b, "sqlite")))
 	b.ReportAllocs()
 	for b.Loop() {
 		use(b, n, n.New(), true)

@@ -56,6 +56,7 @@ type Config struct {
 	Logger     *slog.Logger
 	Counters   *Counters
 	Migrations fs.FS // *.sql, applied in the order of their names
+	UnsafeSync bool  // see store.Options
 
 	// Mark is called when a transaction or a savepoint begins, and what it
 	// returns when that is rolled back: for state beside the database that

@@ -35,8 +35,8 @@ type Postgres struct {
 }
 
 // OpenPostgres connects and migrates. A server older than 13 is refused, and
-// one that may lose commits unless unsafeSync is set.
-func OpenPostgres(ctx context.Context, dsn string, unsafeSync bool, c Config) (_ *Postgres, err error) {
+// one that may lose commits unless UnsafeSync is set.
+func OpenPostgres(ctx context.Context, dsn string, c Config) (_ *Postgres, err error) {
 	e := &Postgres{Config: c}
 	defer func() {
 		if err != nil {
@@ -54,7 +54,7 @@ func OpenPostgres(ctx context.Context, dsn string, unsafeSync bool, c Config) (_
 		return nil, postgresFailure(err)
 	}
 	defer conn.Close()
-	if err := checkServer(ctx, conn, unsafeSync); err != nil {
+	if err := checkServer(ctx, conn, c.UnsafeSync); err != nil {
 		return nil, err
 	}
 	if err := migrate(ctx, conn, c, true); err != nil {

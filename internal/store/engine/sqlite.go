@@ -28,8 +28,8 @@ const sqliteReaders = 4
 // The log is folded back every 2000 pages (8 MiB): hot pages are then written
 // to the database once for many commits, and a restart reads little.
 const (
-	sqlitePragmas       = "_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(0)&_pragma=mmap_size(0)"
-	sqliteWriterPragmas = "&_pragma=cache_size(-4096)&_pragma=wal_autocheckpoint(2000)&_pragma=journal_size_limit(16777216)"
+	sqlitePragmas       = "_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=foreign_keys(0)&_pragma=mmap_size(0)"
+	sqliteWriterPragmas = "&_pragma=synchronous(FULL)&_pragma=cache_size(-4096)&_pragma=wal_autocheckpoint(2000)&_pragma=journal_size_limit(16777216)"
 	sqliteReaderPragmas = "&_pragma=cache_size(-2048)&_pragma=query_only(1)"
 )
 
@@ -64,7 +64,7 @@ func OpenSQLite(ctx context.Context, path string, c Config) (_ *SQLite, err erro
 	if err := createPrivate(path); err != nil {
 		return nil, err
 	}
-	conn, err := e.openWriter(ctx)
+	conn, err := e.openWriter(ctx, c.UnsafeSync)
 	if err != nil {
 		return nil, err
 	}
@@ -92,9 +92,13 @@ func (e *SQLite) Reader() Runner { return e.readers }
 // look at the plans.
 func (e *SQLite) Statements() []string { return append(e.readers.list(), e.writer.sql.list()...) }
 
-func (e *SQLite) openWriter(ctx context.Context) (*sql.Conn, error) {
+func (e *SQLite) openWriter(ctx context.Context, unsafeSync bool) (*sql.Conn, error) {
 	var err error
-	if e.writerDB, err = sql.Open("sqlite", e.uri+sqliteWriterPragmas); err != nil {
+	pragmas := sqliteWriterPragmas
+	if unsafeSync {
+		pragmas = strings.Replace(pragmas, "synchronous(FULL)", "synchronous(OFF)", 1)
+	}
+	if e.writerDB, err = sql.Open("sqlite", e.uri+pragmas); err != nil {
 		return nil, err
 	}
 	e.writerDB.SetMaxOpenConns(1)

@@ -213,7 +213,7 @@ func testRevocation(t *testing.T, f *fixture) {
 
 	// More than the page it reads by.
 	f.update(func(tx *store.Tx) error {
-		for range 1500 {
+		for range 1100 {
 			x := f.certificate("many.example")
 			x.Revoked = cert.Revoked{At: at, Reason: cert.Unspecified}
 			if err := tx.InsertCertificate(x, time.Time{}); err != nil {
@@ -223,8 +223,8 @@ func testRevocation(t *testing.T, f *fixture) {
 		return nil
 	})
 	all := must(list(nil)).or(t)
-	if len(all) != 1501 || !slices.IsSorted(all) || len(slices.Compact(all)) != 1501 {
-		t.Fatalf("%d revoked certificates, want 1501, sorted, each once", len(all))
+	if len(all) != 1101 || !slices.IsSorted(all) || len(slices.Compact(all)) != 1101 {
+		t.Fatalf("%d revoked certificates, want 1101, sorted, each once", len(all))
 	}
 
 	equal(t, must(f.db.KeyBlocked(ctx, c.KeyHash)).or(t), false)

@@ -113,7 +113,7 @@ func testRaces(t *testing.T, f *fixture) {
 
 // testRacedClaims has workers empty a queue: no job may be claimed twice.
 func testRacedClaims(t *testing.T, f *fixture) {
-	const jobs = 300
+	const jobs = 150
 	now := f.Now()
 	f.update(func(tx *store.Tx) error {
 		for range jobs {
