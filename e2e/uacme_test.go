@@ -9,6 +9,7 @@ import (
 
 func TestUacme(t *testing.T) {
 	harness.Alone(t, 2*time.Minute, func(w *harness.World) {
+		w.Ours("it offers a challenge without a token, on which this client gives up")
 		w.Names()
 		ca := w.CA(harness.Options{})
 		ca.TrustSystemWide()
@@ -67,6 +68,7 @@ func uacme(w *harness.World, ca *harness.CA) func(args ...string) *harness.Cmd {
 
 func TestUacmeDNS(t *testing.T) {
 	harness.Alone(t, 2*time.Minute, func(w *harness.World) {
+		w.Ours("it offers a challenge without a token, on which this client gives up")
 		b := w.BIND()
 		ca := w.CA(harness.Options{})
 		ca.TrustSystemWide()

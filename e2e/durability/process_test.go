@@ -103,7 +103,7 @@ func tail(file string) string {
 		return err.Error()
 	}
 	lines := slices.DeleteFunc(strings.Split(string(b), "\n"), func(line string) bool { return strings.Contains(line, ": warning: profiles.") })
-	const most, wide = 60, 400
+	const most, wide = 20, 300
 	lines = lines[max(0, len(lines)-most):]
 	for i, line := range lines {
 		lines[i] = line[:min(len(line), wide)]

@@ -96,6 +96,22 @@ func (s *server) setting(key string) string {
 	return ""
 }
 
+// postgres reports whether the database is PostgreSQL.
+func (s *server) postgres() bool {
+	return strings.Contains(s.w.Read(s.config()), `dsn: "postgres://`)
+}
+
+// metrics is the address of the listener for metrics and health.
+func (s *server) metrics() string {
+	s.w.Helper()
+	_, after, ok := strings.Cut(s.w.Read(s.config()), "\nmetrics:\n  listen: \"")
+	address, _, end := strings.Cut(after, "\"\n")
+	if !ok || !end {
+		s.w.Fatalf("%s has no metrics listener", s.config())
+	}
+	return address
+}
+
 // spawn starts the process and doesn't wait for anything.
 func (s *server) spawn() {
 	s.w.Helper()

@@ -330,7 +330,7 @@ func (q *queries) VerifyAudit(ctx context.Context) (entries int64, err error) {
 		return 0, err
 	}
 	for {
-		rows, err := all(ctx, q, scanAudit, "SELECT "+auditColumns+" FROM audit WHERE sequence > $1 ORDER BY sequence LIMIT $2", end.sequence, int64(maxPage))
+		rows, err := many(ctx, q, scanAudit, "SELECT "+auditColumns+" FROM audit WHERE sequence > $1 ORDER BY sequence LIMIT $2", end.sequence, int64(maxPage))
 		if err != nil {
 			return entries, err
 		}

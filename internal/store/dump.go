@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"database/sql"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -133,13 +134,8 @@ func (d *dumpWriter) line(v any) {
 func (d *dumpWriter) table(ctx context.Context, q *queries, t dumpTable) error {
 	names, kinds := t.split()
 	d.line(dumpSection{t.name, names})
-	rows, err := q.run.Once("SELECT "+strings.Join(names, ", ")+" FROM "+t.name+" ORDER BY "+t.key, nil)
-	if err != nil {
-		return q.run.Failure(err)
-	}
-	defer rows.Close()
 	values := dumpRow(kinds)
-	for rows.Next() {
+	return q.run.Search("SELECT "+strings.Join(names, ", ")+" FROM "+t.name+" ORDER BY "+t.key, nil, func(rows *sql.Rows) error {
 		if err := errors.Join(d.err, ctx.Err()); err != nil {
 			return err
 		}
@@ -153,11 +149,8 @@ func (d *dumpWriter) table(ctx context.Context, q *queries, t dumpTable) error {
 		}
 		d.line(values)
 		d.rows++
-	}
-	if err := rows.Err(); err != nil {
-		return q.run.Failure(err)
-	}
-	return d.err
+		return d.err
+	})
 }
 
 // dumpRow returns pointers to one row's values, for JSON and for Scan.
@@ -406,15 +399,7 @@ func (i *loadInsert) flush() error {
 		_, err := i.l.tx.exec(text, args...)
 		return err
 	}
-	rows, err := i.l.tx.run.Once(text, args) // not a text to remember
-	if err == nil {
-		rows.Next() // on PostgreSQL the answer, and an error with it
-		err = errors.Join(rows.Err(), rows.Close())
-	}
-	if err != nil {
-		return i.l.tx.run.Failure(err)
-	}
-	return nil
+	return i.l.tx.run.Search(text, args, nil) // no rows, and not a text to remember
 }
 
 // chain appends waiting entries to SQLite's chain, which stands loaded since

@@ -21,13 +21,7 @@ type queries struct {
 }
 
 // exec runs a statement that returns no rows.
-func (q *queries) exec(text string, args ...any) (int64, error) {
-	n, err := q.run.Exec(text, args)
-	if err != nil {
-		return 0, q.run.Failure(err)
-	}
-	return n, nil
-}
+func (q *queries) exec(text string, args ...any) (int64, error) { return q.run.Exec(text, args) }
 
 // changed runs a compare-and-swap: did it find its row?
 func (q *queries) changed(text string, args ...any) (bool, error) {
@@ -46,57 +40,48 @@ func (q *queries) insert(text string, args ...any) error {
 }
 
 // one reads a single row, ErrNotFound if there is none.
-func one[T any](ctx context.Context, q *queries, scan func(*sql.Rows, *T) error, text string, args ...any) (T, error) {
-	var v T
+func one[T any](ctx context.Context, q *queries, scan func(*sql.Rows, *T) error, text string, args ...any) (v T, err error) {
 	if err := ctx.Err(); err != nil {
 		return v, err
 	}
-	rows, err := q.run.Query(text, args)
-	if err != nil {
-		return v, q.run.Failure(err)
+	found := false
+	err = q.run.Query(text, args, func(rows *sql.Rows) error {
+		found = true
+		return scan(rows, &v)
+	})
+	if err == nil && !found {
+		err = ErrNotFound
 	}
-	defer rows.Close()
-	if !rows.Next() {
-		if err := rows.Err(); err != nil {
-			return v, q.run.Failure(err)
-		}
-		return v, ErrNotFound
-	}
-	if err := scan(rows, &v); err != nil {
-		return v, err
-	}
-	if err := rows.Close(); err != nil {
-		return v, q.run.Failure(err)
-	}
-	return v, nil
+	return v, err
 }
 
-// all reads every row of a constant statement.
-func all[T any](ctx context.Context, q *queries, scan func(*sql.Rows, *T) error, text string, args ...any) ([]T, error) {
+// all reads every row of a constant statement, which finds a few.
+func all[T any](ctx context.Context, q *queries, scan func(*sql.Rows, *T) error, text string, args ...any) (list []T, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	rows, err := q.run.Query(text, args)
-	if err != nil {
-		return nil, q.run.Failure(err)
-	}
-	return collect(q, rows, scan)
+	err = q.run.Query(text, args, collect(&list, scan))
+	return list, err
 }
 
-func collect[T any](q *queries, rows *sql.Rows, scan func(*sql.Rows, *T) error) ([]T, error) {
-	defer rows.Close()
-	var list []T
-	for rows.Next() {
+// many is all for a statement that reads a page of many.
+func many[T any](ctx context.Context, q *queries, scan func(*sql.Rows, *T) error, text string, args ...any) (list []T, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	err = q.run.Search(text, args, collect(&list, scan))
+	return list, err
+}
+
+func collect[T any](list *[]T, scan func(*sql.Rows, *T) error) func(*sql.Rows) error {
+	return func(rows *sql.Rows) error {
 		var v T
 		if err := scan(rows, &v); err != nil {
-			return nil, err
+			return err
 		}
-		list = append(list, v)
+		*list = append(*list, v)
+		return nil
 	}
-	if err := rows.Err(); err != nil {
-		return nil, q.run.Failure(err)
-	}
-	return list, nil
 }
 
 // exists reports whether a SELECT 1 finds a row.
@@ -142,14 +127,7 @@ func (f *filter) glue(condition string) {
 
 // page runs a search: statement, conditions, order, and a bounded LIMIT.
 func page[T any](ctx context.Context, q *queries, scan func(*sql.Rows, *T) error, text string, f *filter, order string, limit int) ([]T, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	rows, err := q.run.Once(text+f.text.String()+" ORDER BY "+order+fmt.Sprintf(" LIMIT %d", bound(limit)), f.args)
-	if err != nil {
-		return nil, q.run.Failure(err)
-	}
-	return collect(q, rows, scan)
+	return many(ctx, q, scan, text+f.text.String()+" ORDER BY "+order+fmt.Sprintf(" LIMIT %d", bound(limit)), f.args...)
 }
 
 // A page of a list is so long when nothing is said, and never longer than

@@ -25,17 +25,17 @@ var (
 // Runner runs single statements: on SQLite by statements compiled once per
 // connection, on PostgreSQL by the driver, which does the same by itself.
 // None of them is interrupted by a context: a client that hangs up cancels
-// nothing, and database/sql would start goroutines for each.
+// nothing, and database/sql would start goroutines for each. The driver's
+// errors come back as the package's.
 type Runner interface {
-	// Query runs a constant statement that returns rows.
-	Query(text string, args []any) (*sql.Rows, error)
+	// Query runs a constant statement which finds a few rows at once, and
+	// calls row for each until it fails. It must not wait for anything.
+	Query(text string, args []any, row func(*sql.Rows) error) error
+	// Search is Query for a statement that was put together at run time,
+	// or that reads much.
+	Search(text string, args []any, row func(*sql.Rows) error) error
 	// Exec runs a constant statement and returns the number of rows affected.
 	Exec(text string, args []any) (int64, error)
-	// Once is Query for a statement put together at run time, which would
-	// only fill the list of compiled ones.
-	Once(text string, args []any) (*sql.Rows, error)
-	// Failure turns the driver's error into one of the package's.
-	Failure(err error) error
 }
 
 // Engine is a database, whichever it is.
@@ -107,11 +107,19 @@ func (t *Tx) usable() error {
 }
 
 // Query implements Runner.
-func (t *Tx) Query(text string, args []any) (*sql.Rows, error) {
+func (t *Tx) Query(text string, args []any, row func(*sql.Rows) error) error {
 	if err := t.usable(); err != nil {
-		return nil, err
+		return err
 	}
-	return t.on.Query(text, args)
+	return t.note(t.on.Query(text, args, row))
+}
+
+// Search implements Runner.
+func (t *Tx) Search(text string, args []any, row func(*sql.Rows) error) error {
+	if err := t.usable(); err != nil {
+		return err
+	}
+	return t.note(t.on.Search(text, args, row))
 }
 
 // Exec implements Runner.
@@ -119,22 +127,13 @@ func (t *Tx) Exec(text string, args []any) (int64, error) {
 	if err := t.usable(); err != nil {
 		return 0, err
 	}
-	return t.on.Exec(text, args)
+	n, err := t.on.Exec(text, args)
+	return n, t.note(err)
 }
 
-// Once implements Runner.
-func (t *Tx) Once(text string, args []any) (*sql.Rows, error) {
-	if err := t.usable(); err != nil {
-		return nil, err
-	}
-	return t.on.Once(text, args)
-}
-
-// Failure implements Runner, and remembers a failure that ends the
-// transaction.
-func (t *Tx) Failure(err error) error {
-	err = t.on.Failure(err)
-	if t.aborts || errors.Is(err, ErrUnavailable) {
+// note remembers an error that ends the transaction.
+func (t *Tx) note(err error) error {
+	if err != nil && (t.aborts || errors.Is(err, ErrUnavailable)) {
 		t.Fail(err)
 	}
 	return err

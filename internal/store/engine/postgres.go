@@ -209,10 +209,8 @@ func (e *Postgres) Ping(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if _, err := e.Reader().Exec("SELECT 1", nil); err != nil {
-		return postgresFailure(err)
-	}
-	return nil
+	_, err := e.Reader().Exec("SELECT 1", nil)
+	return err
 }
 
 // Snapshot implements Engine.
@@ -224,7 +222,7 @@ func (e *Postgres) Snapshot(ctx context.Context, fn func(Runner) error) error {
 	defer tx.Rollback()
 	on := &direct{on: tx}
 	if _, err := on.Exec("SET LOCAL statement_timeout = 0", nil); err != nil {
-		return postgresFailure(err)
+		return err
 	}
 	return fn(on)
 }

@@ -7,6 +7,32 @@ import (
 	"sync"
 )
 
+// each calls row for every row and closes them. failure turns the driver's
+// errors into the package's; the function's own stay as they are.
+func each(rows *sql.Rows, err error, row func(*sql.Rows) error, failure func(error) error) error {
+	if err != nil {
+		return failure(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := row(rows); err != nil {
+			return err
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return failure(err)
+	}
+	return nil
+}
+
+// affected unpacks an Exec's answer.
+func affected(r sql.Result, err error, failure func(error) error) (int64, error) {
+	if err != nil {
+		return 0, failure(err)
+	}
+	return r.RowsAffected() // of these two drivers, it never fails
+}
+
 // compiled keeps the statements that a SQLite connection, or a pool of them,
 // has compiled. Their texts are constants, and lists in them come in a few
 // lengths, so that it stays small.
@@ -54,34 +80,30 @@ func (c *compiled) list() (texts []string) {
 }
 
 // Query implements Runner.
-func (c *compiled) Query(text string, args []any) (*sql.Rows, error) {
+func (c *compiled) Query(text string, args []any, row func(*sql.Rows) error) error {
 	s, err := c.statement(text)
 	if err != nil {
-		return nil, err
+		return sqliteFailure(err)
 	}
-	return s.QueryContext(context.Background(), args...)
+	rows, err := s.QueryContext(context.Background(), args...)
+	return each(rows, err, row, sqliteFailure)
 }
 
 // Exec implements Runner.
 func (c *compiled) Exec(text string, args []any) (int64, error) {
 	s, err := c.statement(text)
 	if err != nil {
-		return 0, err
+		return 0, sqliteFailure(err)
 	}
 	r, err := s.ExecContext(context.Background(), args...)
-	if err != nil {
-		return 0, err
-	}
-	return r.RowsAffected()
+	return affected(r, err, sqliteFailure)
 }
 
-// Once implements Runner.
-func (c *compiled) Once(text string, args []any) (*sql.Rows, error) {
-	return c.on.QueryContext(context.Background(), text, args...)
+// Search implements Runner.
+func (c *compiled) Search(text string, args []any, row func(*sql.Rows) error) error {
+	rows, err := c.on.QueryContext(context.Background(), text, args...)
+	return each(rows, err, row, sqliteFailure)
 }
-
-// Failure implements Runner.
-func (c *compiled) Failure(err error) error { return sqliteFailure(err) }
 
 // direct runs statements by the PostgreSQL driver, which prepares each once
 // per connection and remembers it.
@@ -93,21 +115,18 @@ type direct struct {
 }
 
 // Query implements Runner.
-func (d *direct) Query(text string, args []any) (*sql.Rows, error) {
-	return d.on.QueryContext(context.Background(), text, args...)
+func (d *direct) Query(text string, args []any, row func(*sql.Rows) error) error {
+	rows, err := d.on.QueryContext(context.Background(), text, args...)
+	return each(rows, err, row, postgresFailure)
 }
 
 // Exec implements Runner.
 func (d *direct) Exec(text string, args []any) (int64, error) {
 	r, err := d.on.ExecContext(context.Background(), text, args...)
-	if err != nil {
-		return 0, err
-	}
-	return r.RowsAffected()
+	return affected(r, err, postgresFailure)
 }
 
-// Once implements Runner.
-func (d *direct) Once(text string, args []any) (*sql.Rows, error) { return d.Query(text, args) }
-
-// Failure implements Runner.
-func (d *direct) Failure(err error) error { return postgresFailure(err) }
+// Search implements Runner.
+func (d *direct) Search(text string, args []any, row func(*sql.Rows) error) error {
+	return d.Query(text, args, row)
+}

@@ -103,7 +103,6 @@ CREATE TABLE certificates (
 	claimed_until  BIGINT NOT NULL
 );
 CREATE INDEX certificates_by_account ON certificates (account);
-CREATE INDEX certificates_by_key ON certificates (key_hash);
 CREATE INDEX certificates_by_end ON certificates (not_after);
 CREATE INDEX certificates_planned ON certificates (claimed_until) WHERE state = 'planned';
 CREATE INDEX certificates_revoked ON certificates (issuer_key_id, serial) WHERE revoked_at > 0;
