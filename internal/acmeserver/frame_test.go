@@ -260,7 +260,9 @@ func TestDirectory(t *testing.T) {
 	r.Host = "evil.test"
 	r.Header.Set("X-Forwarded-Host", "evil.test")
 	a := do(h, r)
-	wantCommon(t, a)
+	if n := a.header.Get("Replay-Nonce"); n != "" { // ruby-acme-client can't bear one here
+		t.Errorf("Replay-Nonce %q", n)
+	}
 	if a.status != 200 || a.header.Get("Content-Type") != "application/json" || a.header.Get("Link") != "" {
 		t.Errorf("%d %v", a.status, a.header)
 	}

@@ -96,7 +96,11 @@ var (
 // net/http needn't make it.
 func (h *handler) write(w http.ResponseWriter, q *request, a response) {
 	header := w.Header()
-	header["Replay-Nonce"] = []string{h.Nonces.New()}
+	// A fresh nonce with every answer, errors too (section 6.5), but for the
+	// plain directory: ruby-acme-client takes that for a new-nonce answer.
+	if q.endpoint.name != "directory" || q.http.Method == http.MethodPost {
+		header["Replay-Nonce"] = []string{h.Nonces.New()}
+	}
 	header["Cache-Control"] = noStore // section 7.2, and state isn't for caches elsewhere either
 	header["Access-Control-Allow-Origin"] = anyOrigin
 	header["Access-Control-Expose-Headers"] = exposed

@@ -27,7 +27,7 @@ func notYet(context.Context, protocol.Validation) (seen, error) {
 
 // stuck makes every validation wait until it is let go. It tells of each.
 func (w *world) stuck(t testing.TB) (begun chan string, letGo func()) {
-	begun, gate := make(chan string, 64), make(chan bool)
+	begun, gate := make(chan string, 256), make(chan bool)
 	letGo = sync.OnceFunc(func() { close(gate) })
 	t.Cleanup(letGo)
 	w.looks.to(func(_ context.Context, v protocol.Validation) (seen, error) {

@@ -61,7 +61,9 @@ func ParseCSR(der []byte) (*CSR, error) {
 	if err != nil {
 		return nil, badCSR("the CSR is not a PKCS#10 request in DER that can be read (%v); look at it with: openssl req -verify -text", err)
 	}
-	if in.Version != 0 {
+	// PKCS#10 knows only 0 (RFC 2986 section 4.1), but the version decides
+	// nothing and ruby-acme-client always says 2.
+	if in.Version < 0 || in.Version > 2 {
 		return nil, badCSR("the CSR's version is %d; PKCS#10 knows only 0", in.Version)
 	}
 	if err := checkProof(in); err != nil {

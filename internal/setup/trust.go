@@ -43,7 +43,7 @@ func (m *Made) Explain(w io.Writer, in Init) {
 	p("  lego                 LEGO_CA_CERTIFICATES=%s lego --server %s -a -m you@example.org -d NAME --http run   (renew --days 0 only when due: use ARI, lego 4.9 renews every time)", m.Bundle, url)
 	p("  Caddy                { acme_ca %s  acme_ca_root %s }", url, m.Bundle)
 	p("  Traefik              certificatesResolvers.X.acme: caServer, caCertificates, certificatesDuration: 24")
-	p("  mod_md               MDCertificateAuthority %s   MDCACertificateFile %s   MDRenewWindow 33%%", url, m.Bundle)
+	p("  mod_md               MDCertificateAuthority %s   MDCACertificateFile %s (a copy that www-data can read)   MDRenewWindow 33%%", url, m.Bundle)
 	p("  cert-manager         Issuer spec.acme: server %s, caBundle: base64 of %s", url, m.Bundle)
 	p("  acme.sh              --server %s --ca-bundle %s --days 1", url, m.Bundle)
 	p("\nOne trust store for this CA and for a public DNS API (certbot's DNS plugins)? Use one bundle of both:")
