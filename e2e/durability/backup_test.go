@@ -82,7 +82,7 @@ func TestBackupSQLite(t *testing.T) {
 		l.start(4, 1)
 		l.resume()
 		time.Sleep(time.Second)
-		early2 := l.backedUp(w, s)
+		done := l.backedUp(w, s)
 		c := s.register(s.client(""), "servers", nil)
 		late := obtain(w, c, l.responder, "late.load.test")
 		if err := c.Revoke(w.Context(), late.Raw, acme.ReasonSuperseded, nil); err != nil {
@@ -103,8 +103,8 @@ func TestBackupSQLite(t *testing.T) {
 		said := run(w, program("chanceryd"), "restore", s.config(), "--from", w.Path("backup"))
 		s.start()
 		after := s.census(w)
-		w.Logf("%d orders, %d of them done before the backup began; %d certificates, %d after the restore", len(l.orders), len(early2), len(before), len(after))
-		for _, o := range early2 {
+		w.Logf("%d orders, %d of them done before the backup began; %d certificates, %d after the restore", len(l.orders), len(done), len(before), len(after))
+		for _, o := range done {
 			l.verifyOrder(s.client(""), o)
 		}
 		missing := 0

@@ -19,7 +19,7 @@ func TestPowerCutSQLite(t *testing.T) {
 		d := newDisk(w, w.Path("disk"), 64)
 		s := newServer(w, filepath.Join(d.at, "ca"), "")
 		d.sync()
-		unpowered(w, s, 12, func() { d.cut() }, func() { d.repower() })
+		unpowered(w, s, 12, d.cut, d.repower)
 	})
 }
 
@@ -34,7 +34,7 @@ func TestPowerCutPostgres(t *testing.T) {
 		pg.start(settings...)
 		s := newServer(w, w.Path("ca"), pg.dsn())
 		d.sync()
-		unpowered(w, s, 5, d.cut, func() {
+		unpowered(w, s, 8, d.cut, func() {
 			pg.kill()
 			d.repower()
 			pg.start(settings...)

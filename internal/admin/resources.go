@@ -2,6 +2,7 @@ package admin
 
 import (
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"strconv"
@@ -52,6 +53,15 @@ func (q *query) number(name string, least, most, otherwise int) int {
 }
 
 func (q *query) limit() int { return q.number("limit", 1, api.MaxLimit, api.DefaultLimit) }
+
+// hex reads the hexadecimal digits of a serial or a hash; colons are left out.
+func (q *query) hex(name string) string {
+	v := strings.ToLower(strings.ReplaceAll(q.text(name), ":", ""))
+	if _, err := hex.DecodeString(v); err != nil {
+		q.bad(name, "hexadecimal digits")
+	}
+	return v
+}
 
 func (q *query) time(name string) time.Time {
 	v := q.text(name)
@@ -171,8 +181,8 @@ func (s *Server) listCertificates(c call) (api.List[api.Certificate], error) {
 	q := query{c: c}
 	f := store.CertificateFilter{
 		Name: strings.ToLower(q.text("name")), Account: protocol.AccountID(q.text("account")), EABKey: protocol.EABKeyID(q.text("eab_key")),
-		Directory: q.text("directory"), Issuer: q.text("issuer"), KeyHash: q.text("key"), Revoked: q.boolean("revoked"),
-		NotAfterFrom: q.time("expires_after"), NotAfterTo: q.time("expires_before"), After: cert.Serial(q.text("after")), Limit: q.limit(),
+		Directory: q.text("directory"), Issuer: q.text("issuer"), KeyHash: q.hex("key"), Revoked: q.boolean("revoked"),
+		NotAfterFrom: q.time("expires_after"), NotAfterTo: q.time("expires_before"), After: cert.Serial(q.hex("after")), Limit: q.limit(),
 	}
 	if q.err != nil {
 		return api.List[api.Certificate]{}, q.err

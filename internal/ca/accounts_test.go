@@ -332,7 +332,7 @@ func TestNetwork(t *testing.T) {
 
 func TestAccountLimit(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
-		w.options.Directories["main"].Limits.AccountsPerAddress = store.Limit{Count: 2, Per: time.Hour}
+		w.limit(func(l *Limits) { l.AccountsPerAddress = store.Limit{Count: 2, Per: time.Hour} })
 		a := w.account(t, "main")
 		w.account(t, "main")
 		k := jwk(t, newKey(t))

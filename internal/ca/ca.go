@@ -172,13 +172,16 @@ type rules struct {
 	issuers     map[string]Issuer
 }
 
-// Reload replaces the directories and issuers, all at once. The maps must not
-// change afterwards.
+// Reload replaces the directories and issuers, all at once. The maps and what
+// they hold must not change afterwards.
 func (a *Authority) Reload(directories map[string]*Directory, issuers map[string]Issuer) {
-	for _, d := range directories {
-		d.Lifetimes = d.Lifetimes.withDefaults()
+	r := &rules{make(map[string]*Directory, len(directories)), issuers}
+	for name, d := range directories {
+		whole := *d
+		whole.Lifetimes = d.Lifetimes.withDefaults()
+		r.directories[name] = &whole
 	}
-	a.rules.Store(&rules{directories, issuers})
+	a.rules.Store(r)
 }
 
 type silent struct{}

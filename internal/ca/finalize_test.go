@@ -514,7 +514,7 @@ func TestClockBehind(t *testing.T) {
 		if o = a.finalize(o); o.Status != protocol.OrderProcessing || o.Certificate != "" {
 			t.Errorf("a certificate left: %+v", o)
 		}
-		w.Add(time.Hour)
+		w.Add(time.Hour * 2 / 3)
 		if err := w.claimPlans(t.Context(), false); err != nil {
 			t.Fatal(err)
 		}

@@ -303,7 +303,7 @@ func TestOrderLimits(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			each(t, func(t *testing.T, w *world) {
-				limit.set(&w.options.Directories["main"].Limits, store.Limit{Count: 2, Per: time.Hour})
+				w.limit(func(l *Limits) { limit.set(l, store.Limit{Count: 2, Per: time.Hour}) })
 				a := w.account(t, "main")
 				a.order("a.example", "www.a.example") // one certificate for one name
 				a.order("a.example")
@@ -326,7 +326,7 @@ func TestOrderLimits(t *testing.T) {
 // authorizations ahead of them.
 func TestFailureLimit(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
-		w.options.Directories["main"].Limits.FailuresPerAccount = store.Limit{Count: 2, Per: time.Hour}
+		w.limit(func(l *Limits) { l.FailuresPerAccount = store.Limit{Count: 2, Per: time.Hour} })
 		w.looks.to(func(_ context.Context, v protocol.Validation) (protocol.Evidence, error) {
 			return protocol.Evidence{}, &protocol.ValidationError{Problem: protocol.NewProblem(protocol.IncorrectResponse, "wrong")}
 		})

@@ -223,6 +223,12 @@ func newWorld(t testing.TB, engine string) *world {
 // replica is another authority on the same database.
 func (w *world) replica() *Authority { return New(w.options) }
 
+// limit sets rate limits in directory main.
+func (w *world) limit(set func(*Limits)) {
+	set(&w.options.Directories["main"].Limits)
+	w.Reload(w.options.Directories, w.options.Issuers)
+}
+
 func (w *world) directories(t testing.TB) map[string]*Directory {
 	t.Helper()
 	all, err := policy.NewNameSet("*.example", "10.0.0.0/8")

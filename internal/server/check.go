@@ -24,8 +24,7 @@ func Check(ctx context.Context, c *config.Config) error {
 		}
 	}
 	if c.TLS.Certificate != "" {
-		o := &ownCertificate{log: slog.New(slog.DiscardHandler)}
-		if err := o.load(c); err != nil {
+		if _, err := readPair(c); err != nil {
 			faults = append(faults, fmt.Errorf("tls: %w", err))
 		}
 	}

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -148,15 +150,28 @@ func (s *Server) reload(ctx context.Context, read func() (*config.Config, error)
 	if err := refuseReadableRoot(c); err != nil {
 		return err
 	}
+	var pair *tls.Certificate
+	if c.TLS.Certificate != "" {
+		if pair, err = readPair(c); err != nil {
+			return fmt.Errorf("tls: %w", err)
+		}
+	}
 	p, err := wire(ctx, c, s.keys, s.log)
 	if err != nil {
 		return err
 	}
+	old := s.config.Load().TLS
 	if err := s.install(c, p); err != nil {
 		return err
 	}
-	if c.TLS.Certificate != "" {
-		return s.own.load(c)
+	// All is in place; what follows can't be refused any more.
+	switch {
+	case pair != nil:
+		s.own.current.Store(pair)
+	case c.TLS.Certificate != old.Certificate || c.TLS.Profile != old.Profile || !slices.Equal(c.TLS.Names, old.Names):
+		if err := s.own.refresh(ctx, c); err != nil {
+			s.log.Error("the server keeps its certificate until that is renewed", "error", err)
+		}
 	}
 	return nil
 }
@@ -221,9 +236,7 @@ func (s *Server) serve(ctx context.Context, o Options, all []bound) error {
 	var running sync.WaitGroup
 	running.Go(func() { s.authority.Run(jobs, grace) })
 	running.Go(func() { s.publisher.run(jobs) })
-	if o.Config.TLS.Certificate == "" {
-		running.Go(func() { s.own.run(jobs, s.config.Load) })
-	}
+	running.Go(func() { s.own.run(jobs, s.config.Load) })
 	failed := make(chan error, len(all))
 	where := Running{}
 	for _, b := range all {

@@ -40,7 +40,11 @@ func (o *ownCertificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 // refresh gets a new certificate as the configuration says.
 func (o *ownCertificate) refresh(ctx context.Context, c *config.Config) error {
 	if c.TLS.Certificate != "" {
-		return o.load(c)
+		pair, err := readPair(c)
+		if err == nil {
+			o.current.Store(pair)
+		}
+		return err
 	}
 	profile, err := c.Profile(c.TLS.Profile)
 	if err != nil {
@@ -77,16 +81,14 @@ func ownName(name string) (protocol.Identifier, error) {
 	return protocol.ParseIdentifier(string(protocol.DNS), name)
 }
 
-func (o *ownCertificate) load(c *config.Config) error {
+// readPair reads the certificate that the configuration names.
+func readPair(c *config.Config) (*tls.Certificate, error) {
 	key := c.Path(c.TLS.Key)
 	if err := refuseOpenFile(key); err != nil {
-		return err
+		return nil, err
 	}
 	pair, err := tls.LoadX509KeyPair(c.Path(c.TLS.Certificate), key)
-	if err == nil {
-		o.current.Store(&pair)
-	}
-	return err
+	return &pair, err
 }
 
 // refuseOpenFile refuses a private key that others can read.
@@ -107,11 +109,24 @@ func (o *ownCertificate) renewAt() time.Time {
 	return leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore) / 3 * 2)
 }
 
+// renewRetry is when a failed renewal is tried again.
+const renewRetry = time.Minute
+
+// next is when the certificate should be renewed: never where it comes from
+// files; whether it still does is looked at every hour.
+func (o *ownCertificate) next(c *config.Config) (wait time.Duration, due bool) {
+	if c.TLS.Certificate != "" {
+		return time.Hour, false
+	}
+	wait = time.Until(o.renewAt())
+	return max(wait, 0), wait <= 0
+}
+
 // run renews until ctx ends. A failed renewal is tried again every minute,
 // which leaves hours of tries before the old certificate ends.
 func (o *ownCertificate) run(ctx context.Context, now func() *config.Config) {
-	const retry = time.Minute
-	timer := time.NewTimer(time.Until(o.renewAt()))
+	wait, _ := o.next(now())
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	for {
 		select {
@@ -119,15 +134,20 @@ func (o *ownCertificate) run(ctx context.Context, now func() *config.Config) {
 			return
 		case <-timer.C:
 		}
-		next := retry
-		if err := o.refresh(ctx, now()); err != nil {
-			o.log.Error("the server's own certificate was not renewed; trying again in a minute",
-				"error", err, "until", o.current.Load().Leaf.NotAfter)
-		} else {
-			next = max(time.Until(o.renewAt()), retry)
-			o.log.Info("own certificate renewed", "until", o.current.Load().Leaf.NotAfter)
+		c := now()
+		wait, due := o.next(c) // a reload may have brought another
+		if due {
+			wait = renewRetry
+			if err := o.refresh(ctx, c); err != nil {
+				o.log.Error("the server's own certificate was not renewed; trying again in a minute",
+					"error", err, "until", o.current.Load().Leaf.NotAfter)
+			} else {
+				wait, _ = o.next(c)
+				wait = max(wait, renewRetry)
+				o.log.Info("own certificate renewed", "until", o.current.Load().Leaf.NotAfter)
+			}
 		}
-		timer.Reset(next)
+		timer.Reset(wait)
 	}
 }
 

@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -117,7 +118,7 @@ func openAuthority(ctx context.Context, c *config.Config, ic config.Issuer, sc c
 		a.Chains = append(a.Chains, other)
 	}
 	uri := c.KeyURI(sc.Key)
-	if a.Queue = keys[uri]; a.Queue == nil {
+	if a.Queue = keys[uri]; a.Queue == nil || !fits(a.Queue, mine[0]) { // the file may have another key by now
 		var o signer.Options
 		if sc.PasswordFile != "" {
 			o.Password = signer.PasswordFile(c.Path(sc.PasswordFile))
@@ -127,7 +128,9 @@ func openAuthority(ctx context.Context, c *config.Config, ic config.Issuer, sc c
 			return a, err
 		}
 		a.Queue = signer.NewQueue(key, 0)
-		keys[uri] = a.Queue
+		if fits(a.Queue, mine[0]) {
+			keys[uri] = a.Queue
+		}
 	}
 	id := keyID(mine[0])
 	if ic.AIAURL != "" {
@@ -138,6 +141,12 @@ func openAuthority(ctx context.Context, c *config.Config, ic config.Issuer, sc c
 		a.CRLURL = func(cert.Serial) string { return crl }
 	}
 	return a, nil
+}
+
+// fits reports whether the key is that of the certificate.
+func fits(q *signer.Queue, c *x509.Certificate) bool {
+	key, ok := q.Public().(interface{ Equal(crypto.PublicKey) bool })
+	return ok && key.Equal(c.PublicKey)
 }
 
 // publishURL is where the publish listener has something of a key's, seen

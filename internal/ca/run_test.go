@@ -1,0 +1,229 @@
+package ca
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/chancery-pki/chancery/internal/protocol"
+	"github.com/chancery-pki/chancery/internal/store"
+)
+
+// Throwaway accounts leave no trace once their time is over; those with an
+// EAB key or a certificate that lives stay (DESIGN section 5).
+func TestSweep(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		empty := w.rows(t)
+		w.limit(func(l *Limits) { l.OrdersPerAccount = store.Limit{Count: 100, Per: time.Hour} })
+		eab := w.eab(t, protocol.EABKey{Directory: "eab"})
+		k := newKey(t)
+		w.register(t, k, Registration{Directory: "eab", EAB: bind(t, k, string(eab.ID), eab.MACKey)})
+		monthly := w.account(t, "main")
+		o := monthly.prove(monthly.orderAs(OrderRequest{Identifiers: ids("month.example"), Profile: "month"}), protocol.DNS01)
+		monthly.finalize(o)
+		for i := range 20 {
+			a := w.account(t, "main")
+			a.issue(fmt.Sprintf("n%d.example", i), "common.example")
+			a.order("pending.example")
+		}
+		var bulk []protocol.Account
+		now := w.Now()
+		for i := range 2000 {
+			bulk = append(bulk, protocol.Account{
+				ID: protocol.NewID[protocol.AccountID](now), Directory: "main", Status: protocol.AccountValid, Thumbprint: fmt.Sprint(i), Key: []byte("{}"),
+				CreatedAt: now, KeepUntil: now.Add(7 * day)})
+		}
+		err := w.db.Update(t.Context(), func(tx *store.Tx) error {
+			for _, a := range bulk {
+				if err := tx.InsertAccount(a); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		sweep := func() map[string]int {
+			t.Helper()
+			if err := w.Sweep(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			return w.rows(t)
+		}
+		if n := sweep(); n["accounts"] != 2022 || n["certificates"] != 21 || n["orders"] != 41 {
+			t.Errorf("swept too soon: %v", n)
+		}
+		w.Add(8*day + time.Hour)
+		if n := sweep(); n["accounts"] != 2 || n["certificates"] != 1 || n["certificate_names"] != 1 || n["orders"]+n["authorizations"]+n["limits"] != 0 {
+			t.Errorf("after eight days: %v", n)
+		}
+		w.Add(25 * day)
+		n := sweep()
+		for _, table := range []string{"audit", "audit_unsequenced", "secrets"} {
+			delete(n, table)
+			delete(empty, table)
+		}
+		if n["accounts"] != 1 || n["eab_keys"] != 1 {
+			t.Errorf("the bound account is gone: %v", n)
+		}
+		delete(n, "accounts")
+		delete(n, "eab_keys")
+		if fmt.Sprint(n) != fmt.Sprint(empty) {
+			t.Errorf("left behind: %v", n)
+		}
+		w.Add(400 * day)
+		if err := w.sequenceAudit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if n := sweep(); n["audit"]+n["audit_unsequenced"] != 0 {
+			t.Errorf("%d audit entries older than 400 days", n["audit"])
+		}
+		if _, err := w.VerifyAudit(t.Context(), administrator); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// An account that is about to be swept orders again: it lives until the order
+// has ended.
+func TestIdleAccountOrders(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		a := w.account(t, "main")
+		w.Add(7*day - time.Minute)
+		o := a.order("a.example")
+		w.Add(2 * time.Hour)
+		if err := w.Sweep(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if o = a.finalize(a.prove(o, protocol.DNS01)); o.Status != protocol.OrderValid {
+			t.Errorf("%+v", o)
+		}
+	})
+}
+
+// Two replicas don't sweep at once, and one that lost its lease stops.
+func TestSweepLease(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		w.account(t, "main")
+		w.Add(8 * day)
+		other := w.replica()
+		if mine := lease(t, other); !mine {
+			t.Fatal("no lease")
+		}
+		if err := w.Sweep(t.Context()); err != nil || w.rows(t)["accounts"] != 1 {
+			t.Errorf("swept while another does: %v", err)
+		}
+		err := w.sweep(t.Context(), "accounts", func(tx *store.Tx) (int, error) { return tx.SweepAccounts(w.Now(), sweepBatch) })
+		if err != nil || w.rows(t)["accounts"] != 1 {
+			t.Errorf("swept on without the lease: %v", err)
+		}
+		w.Add(sweepLease + time.Second)
+		if err := w.Sweep(t.Context()); err != nil || w.rows(t)["accounts"] != 0 {
+			t.Errorf("not swept: %v", err)
+		}
+	})
+}
+
+func lease(t testing.TB, a *Authority) (mine bool) {
+	t.Helper()
+	err := a.db.Update(t.Context(), func(tx *store.Tx) (err error) {
+		mine, err = tx.Lease("sweep", a.replica, tx.Now().Add(sweepLease))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return mine
+}
+
+// Run ends with its context, when what runs has ended, and not later than the
+// grace it was given.
+func TestRunStops(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		begun, letGo := w.stuck(t)
+		w.hold = time.Millisecond
+		a := w.account(t, "main")
+		a.respond(a.order("a.example"), protocol.HTTP01)
+		<-begun
+		run := func(grace time.Duration) chan bool {
+			ctx, cancel := context.WithCancel(t.Context())
+			stopped := make(chan bool)
+			go func() { w.Run(ctx, grace); close(stopped) }()
+			cancel()
+			return stopped
+		}
+		<-run(10 * time.Millisecond)
+		if n, _ := w.Running(); n != 1 {
+			t.Fatalf("%d validations run", n)
+		}
+		stopped := run(time.Minute)
+		select {
+		case <-stopped:
+			t.Fatal("it didn't wait for the validation")
+		case <-time.After(20 * time.Millisecond):
+		}
+		letGo()
+		<-stopped
+		if n, _ := w.Running(); n != 0 {
+			t.Errorf("%d validations run", n)
+		}
+	})
+}
+
+// The jobs of a process: one per ID, so many at once, and who waits gives up
+// in time.
+func TestJobs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		js, gate, runs := newJobs(2), make(chan bool), atomic.Int32{}
+		work := func(ctx context.Context) error { runs.Add(1); <-gate; return ctx.Err() }
+		ctx, cancel := context.WithCancel(t.Context())
+		a, mine := js.start(ctx, "a", task{about: "x", expect: 5 * time.Second}, work)
+		again, _ := js.start(ctx, "a", task{}, work)
+		if !mine || again != a {
+			t.Error("a second job for one ID")
+		}
+		js.start(ctx, "b", task{about: "y"}, work)
+		if j, _ := js.start(ctx, "c", task{}, work); j != nil {
+			t.Error("more than there is room for")
+		}
+		cancel() // whoever asked hangs up
+		if a.wait(ctx, time.Hour) || a.wait(t.Context(), time.Second) {
+			t.Error("it didn't end")
+		}
+		if n := js.retryAfter("a"); n != 4*time.Second {
+			t.Errorf("come back after %v, want 4s", n)
+		}
+		if n := js.retryAfter("b"); n != time.Second {
+			t.Errorf("come back after %v, want 1s", n)
+		}
+		if js.retryAfter("none") != time.Second || len(js.longer(2*time.Second)) != 0 || len(js.longer(time.Second/2)) != 2 {
+			t.Error("what jobs say of themselves")
+		}
+		js.rename("a", "z")
+		if j, about := js.find("a"); j != a || about != "z" {
+			t.Error(about)
+		}
+		done, stop := context.WithTimeout(t.Context(), time.Second)
+		js.idle(done)
+		stop()
+		if js.count() != 2 {
+			t.Error("they ended")
+		}
+		close(gate)
+		js.idle(t.Context())
+		if !a.wait(t.Context(), 0) || a.err != nil || js.count() != 0 || runs.Load() != 2 {
+			t.Errorf("%v, %d left, %d runs", a.err, js.count(), runs.Load())
+		}
+		var wait sync.WaitGroup
+		for i := range 10 {
+			wait.Go(func() { js.start(t.Context(), fmt.Sprint(i), task{}, func(context.Context) error { return nil }) })
+		}
+		wait.Wait()
+		js.idle(t.Context())
+	})
+}
