@@ -12,6 +12,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/alecthomas/kong"
 
@@ -52,13 +53,22 @@ func (f format) show(w output, v any, header string, rows func(add func(...any))
 	rows(func(cells ...any) {
 		text := make([]string, len(cells))
 		for i, c := range cells {
-			if text[i] = fmt.Sprint(c); text[i] == "" {
+			if text[i] = strings.Map(plain, fmt.Sprint(c)); text[i] == "" {
 				text[i] = "-"
 			}
 		}
 		fmt.Fprintln(t, strings.Join(text, "\t"))
 	})
 	return t.Flush()
+}
+
+// plain keeps what clients sent, such as contacts, from talking to the
+// operator's terminal.
+func plain(r rune) rune {
+	if unicode.IsPrint(r) {
+		return r
+	}
+	return '?'
 }
 
 // done reports a change: a line, or the result as JSON.

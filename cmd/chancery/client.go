@@ -36,12 +36,15 @@ func newClient(socket string) *client {
 		return d.DialContext(ctx, "unix", socket)
 	}
 	return &client{socket, &http.Client{
-		Timeout:   callTimeout,
-		Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true},
+		Timeout: callTimeout,
+		// An odd ID must not lead to another resource.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Transport:     &http.Transport{DialContext: dial, DisableKeepAlives: true},
 	}}
 }
 
-// do sends in as JSON (nil: no body) and reads the answer into out.
+// do sends in as JSON (nil: no body) to a path, which is escaped already, and
+// reads the answer into out.
 func (c *client) do(ctx context.Context, method, path string, query url.Values, in, out any) error {
 	var body io.Reader
 	if in != nil {
@@ -51,8 +54,7 @@ func (c *client) do(ctx context.Context, method, path string, query url.Values, 
 		}
 		body = bytes.NewReader(b)
 	}
-	u := url.URL{Scheme: "http", Host: "admin", Path: path, RawQuery: query.Encode()}
-	req, err := http.NewRequestWithContext(ctx, method, u.String(), body)
+	req, err := http.NewRequestWithContext(ctx, method, "http://admin"+path+"?"+query.Encode(), body)
 	if err != nil {
 		return err
 	}

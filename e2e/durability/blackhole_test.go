@@ -110,13 +110,14 @@ func TestBlackHoles(t *testing.T) {
 			h.Transport.(*http.Transport).DialContext = (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}).DialContext
 			clients = append(clients, s.register(h, "servers", nil))
 		}
-		times := [2][]time.Duration{}
 		key := newKey(w)
 		for i := range 40 { // connections, caches, and the first pages of the databases
 			timedObtain(w, clients[i%2], r, key, fmt.Sprintf("warm%d.load.test", i))
 		}
-		var ratio float64
-		for batch := range 3 { // the machine may do something else just when it is one's turn
+		// The machine does other things too, which meet now the one, now the
+		// other: a measurement that is over the bound is made again.
+		for batch := range 4 {
+			times := [2][]time.Duration{}
 			until := time.Now().Add(holeTime - 4*time.Second)
 			fallIntoHoles(w, busy, batch)
 			for i := 0; time.Now().Before(until) && i < 800; i++ {
@@ -133,14 +134,14 @@ func TestBlackHoles(t *testing.T) {
 				w.Fatalf("%d validations are under way at the idle server", n)
 			}
 			quiet, loud := percentiles(times[0]), percentiles(times[1])
-			ratio = float64(loud[1]) / float64(quiet[1])
+			ratio := float64(loud[1]) / float64(quiet[1])
 			w.Logf("%d issuances each: p50 %v and with %d black holes %v (%.3f), p99 %v and %v (%.3f)", len(times[0]),
 				quiet[0], holes, loud[0], float64(loud[0])/float64(quiet[0]), quiet[1], loud[1], ratio)
 			if ratio <= mostSlower {
 				return
 			}
 		}
-		w.Errorf("with %d black holes pending another client's p99 is %.3f times what it is without, more than %.2f", holes, ratio, mostSlower)
+		w.Errorf("with %d black holes pending another client's p99 is more than %.2f times what it is without", holes, mostSlower)
 	})
 }
 

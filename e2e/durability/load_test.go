@@ -12,7 +12,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -37,10 +36,10 @@ type load struct {
 
 	mu       sync.Mutex
 	cond     *sync.Cond
-	running  bool // else clients wait before their next request
-	leaving  bool // each ends after the order it is at
-	down     bool // the server may be gone: lost connections are no fault
-	since    time.Time
+	running  bool      // else clients wait before their next request
+	leaving  bool      // each ends after the order it is at
+	down     bool      // the server may be gone: lost connections are no fault
+	since    time.Time // the server's last start
 	parked   int
 	workers  int
 	sent     string        // the kind of request that is waited for
@@ -142,11 +141,17 @@ func (l *load) start(n int, seed uint64) {
 	}
 }
 
-// resume lets the clients go on.
+// resume lets the clients go on; the server was started just now.
 func (l *load) resume() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.running, l.down, l.since = true, false, time.Now()
+	l.since = time.Now()
+	l.proceed()
+}
+
+// proceed lets the clients go on; l.mu is held.
+func (l *load) proceed() {
+	l.running, l.down = true, false
 	l.cond.Broadcast()
 }
 
@@ -178,10 +183,8 @@ func (l *load) finish() {
 	l.w.Helper()
 	l.mu.Lock()
 	l.leaving = true
+	l.proceed()
 	l.mu.Unlock()
-	began := l.since
-	l.resume()
-	l.since = began
 	done := make(chan struct{})
 	go func() {
 		l.wg.Wait()
@@ -543,91 +546,4 @@ func (v *visitor) download(ctx context.Context) error {
 	}
 	v.order.got(chain)
 	return nil
-}
-
-// verify fetches everything the clients were told about, while they rest, and
-// compares: all of it, or what changed since it was verified last.
-func (l *load) verify(all bool) {
-	l.w.Helper()
-	work := make(chan func(), 64)
-	var wg sync.WaitGroup
-	h := l.http()
-	defer h.CloseIdleConnections()
-	for range 4 {
-		wg.Go(func() {
-			for f := range work {
-				f()
-			}
-		})
-	}
-	for _, a := range l.accounts {
-		if all || slices.Contains(l.accounts[max(0, len(l.accounts)-24):], a) {
-			work <- func() { l.verifyAccount(h, a) }
-		}
-	}
-	for _, o := range l.orders {
-		if all || !o.checked {
-			o.checked = o.chain != nil
-			work <- func() { l.verifyOrder(h, o) }
-		}
-	}
-	close(work)
-	wg.Wait()
-}
-
-func (l *load) verifyAccount(h *http.Client, a *account) {
-	c := &acme.Client{DirectoryURL: l.s.directory("servers"), HTTPClient: h, Key: a.key}
-	found, err := c.Register(l.w.Context(), acme.Registration{OnlyReturnExisting: true})
-	if err != nil || found.URL != a.url || found.Status != acme.StatusValid {
-		l.w.Errorf("account %s is lost: found %s, %s, %v", a.url, found.URL, found.Status, err)
-	}
-}
-
-func (l *load) verifyOrder(h *http.Client, o *order) {
-	ctx := l.w.Context()
-	c := &acme.Client{DirectoryURL: l.s.directory("servers"), HTTPClient: h, Key: o.key, AccountURL: o.url}
-	now, err := c.Order(ctx, o.told.URL)
-	if err != nil {
-		l.w.Errorf("order %s, which was %s, is lost: %v", o.told.URL, o.told.Status, err)
-		return
-	}
-	o.tell(now)
-	for url := range o.proofs {
-		z, err := c.Authorization(ctx, url)
-		if err != nil {
-			l.w.Errorf("authorization %s, which was %s, is lost: %v", url, o.proofs[url], err)
-			continue
-		}
-		o.proven(url, z.Status)
-	}
-	if now.Certificate == "" {
-		return
-	}
-	chain, err := c.Certificate(ctx, now.Certificate)
-	if err != nil {
-		l.w.Errorf("the certificate of order %s is lost: %v", o.told.URL, err)
-		return
-	}
-	o.got(chain)
-}
-
-// compare holds what the clients got against what the CA has recorded, once
-// all clients have finished: the same certificates, and no others but for
-// orders whose making was never answered, which can't have any.
-func (l *load) compare() {
-	l.w.Helper()
-	recorded := l.s.census(l.w)
-	for _, o := range l.orders {
-		id := o.told.URL[strings.LastIndexByte(o.told.URL, '/')+1:]
-		if o.chain == nil {
-			l.w.Errorf("order %s came to no certificate; it is %s", o.told.URL, o.told.Status)
-		}
-		if _, ok := recorded[id]; !ok {
-			l.w.Errorf("the CA has no record of the certificate of order %s", o.told.URL)
-		}
-		delete(recorded, id)
-	}
-	for id, c := range recorded {
-		l.w.Errorf("certificate %s of order %s is nobody's", c.Serial, id)
-	}
 }

@@ -1,6 +1,7 @@
 package ca
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -97,7 +98,7 @@ func (a *Authority) insertAccount(ctx context.Context, tx *store.Tx, d *Director
 		return protocol.NewProblem(protocol.Unauthorized,
 			"this key belonged to an account that was deactivated; use a new key").WithStatus(401)
 	}
-	if err := take(tx, d.Limits.AccountsPerAddress, "new accounts from this address", "accounts", r.Directory, network(r.Peer)); err != nil {
+	if err := takeAccount(tx, d, r); err != nil {
 		return err
 	}
 	if account.EABKey != "" {
@@ -121,6 +122,10 @@ func (a *Authority) insertAccount(ctx context.Context, tx *store.Tx, d *Director
 	return tx.Audit(e)
 }
 
+func takeAccount(tx *store.Tx, d *Directory, r Registration) error {
+	return take(tx, d.Limits.AccountsPerAddress, "new accounts from this address", "accounts", r.Directory, network(r.Peer))
+}
+
 // binding verifies the external account binding, where there is or must be
 // one (RFC 8555 section 7.3.4). It answers the zero key where none is given.
 func (a *Authority) binding(ctx context.Context, d *Directory, r Registration) (protocol.EABKey, error) {
@@ -138,8 +143,16 @@ func (a *Authority) binding(ctx context.Context, d *Directory, r Registration) (
 		}
 		// One text for every reason: a stranger can't find out which key
 		// identifiers exist.
-		return protocol.EABKey{}, a.deny(ctx, e, protocol.NewProblem(protocol.Unauthorized,
-			"the external account binding was not accepted: check the key identifier and the MAC key, and that the key is still valid for this directory"))
+		p := protocol.NewProblem(protocol.Unauthorized,
+			"the external account binding was not accepted: check the key identifier and the MAC key, and that the key is still valid for this directory")
+		e.Denied = p.Error()
+		return protocol.EABKey{}, cmp.Or[error](a.db.Update(ctx, func(tx *store.Tx) error {
+			// Counted as if it had opened one: nobody fills the log at will.
+			if err := takeAccount(tx, d, r); err != nil {
+				return err
+			}
+			return tx.Audit(e)
+		}), p)
 	}
 	if !r.EAB.JWK.Equal(r.Key) {
 		return protocol.EABKey{}, protocol.NewProblem(protocol.Malformed,

@@ -180,6 +180,12 @@ func TestRetries(t *testing.T) {
 		if !z.Attempt.Processing || z.Attempt.Tries != 1 || z.Attempt.Error == nil || z.Status != protocol.AuthorizationPending {
 			t.Fatalf("after the first try: %+v", z)
 		}
+		// The POST whose patience ended at that very moment changes nothing.
+		late := z
+		late.Attempt = protocol.Attempt{Type: protocol.HTTP01}
+		if err := w.recordProcessing(t.Context(), a.Requester, late, false); err != nil || a.authorization(o).Attempt.Tries != 1 {
+			t.Fatalf("%v: %+v", err, a.authorization(o).Attempt)
+		}
 		round := func(want int) {
 			t.Helper()
 			if err := w.claimValidations(t.Context(), false); err != nil {

@@ -349,5 +349,5 @@ func OpenDatabase(ctx context.Context, c *config.Config, log *slog.Logger) (*sto
 	if err != nil {
 		return nil, err
 	}
-	return store.Open(ctx, store.Options{DSN: address, UnsafeSync: c.Database.AllowUnsafeSync, Logger: log})
+	return store.Open(ctx, store.Options{DSN: address, UnsafeSync: c.Database.AllowUnsafeSync && config.IsPostgres(address), Logger: log})
 }

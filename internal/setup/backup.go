@@ -115,14 +115,11 @@ func Restore(ctx context.Context, c *config.Config, path string) (*Restored, err
 			return nil, err
 		}
 	}
-	db, err := server.OpenDatabase(ctx, c, log)
+	db, err := fill(ctx, c, f, log)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(fmt.Errorf("restore: %w", err), report.undo(c))
 	}
 	defer db.Close()
-	if err := db.Load(ctx, f); err != nil {
-		return nil, fmt.Errorf("restore: %w", err)
-	}
 	if report.MovedAside == "" {
 		return report, nil
 	}
@@ -134,6 +131,26 @@ func Restore(ctx context.Context, c *config.Config, path string) (*Restored, err
 	defer old.Close()
 	report.Missing, err = missing(ctx, old, db)
 	return report, err
+}
+
+// fill opens the database, which is empty, and loads the backup.
+func fill(ctx context.Context, c *config.Config, backup io.Reader, log *slog.Logger) (*store.DB, error) {
+	db, err := server.OpenDatabase(ctx, c, log)
+	if err != nil {
+		return nil, err
+	}
+	if err := db.Load(ctx, backup); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return db, nil
+}
+
+// undo puts the old database back in its place when the backup was no good.
+func (r *Restored) undo(c *config.Config) error {
+	if r.MovedAside == "" {
+		return nil
+	}
+	return rename(r.MovedAside, c.DatabasePath(c.Database.DSN))
 }
 
 // moveAside renames an SQLite database with its companions, and makes sure
@@ -150,12 +167,23 @@ func moveAside(ctx context.Context, file string, at time.Time) (string, error) {
 		return "", err
 	}
 	aside := file + ".before-restore-" + at.UTC().Format("20060102T150405Z")
+	return aside, rename(file, aside)
+}
+
+// rename moves an SQLite database over another, companions included.
+func rename(from, to string) error {
 	for _, companion := range []string{"", "-wal", "-shm"} {
-		if err := os.Rename(file+companion, aside+companion); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return "", err
+		err := os.Rename(from+companion, to+companion)
+		if errors.Is(err, fs.ErrNotExist) { // what would belong to another database
+			if err = os.Remove(to + companion); errors.Is(err, fs.ErrNotExist) {
+				err = nil
+			}
+		}
+		if err != nil {
+			return err
 		}
 	}
-	return aside, nil
+	return nil
 }
 
 // missing lists the issued, unexpired certificates that the old database has

@@ -76,12 +76,32 @@ type Made struct {
 	Bundle     string   // all roots in one file
 	Passphrase string   // of the root keys, where one was made up: shown once
 	Domain     string   // what may be issued: names below this
+
+	files []string // all but the configuration, which comes last
+}
+
+// write writes a new file and remembers it.
+func (m *Made) write(path string, data []byte, mode fs.FileMode) error {
+	err := writeNew(path, data, mode)
+	if err == nil {
+		m.files = append(m.files, path)
+	}
+	return err
+}
+
+// key makes a new key in a file and remembers it.
+func (m *Made) key(typ cert.KeyType, path string, password []byte) (crypto.Signer, error) {
+	key, err := signer.Generate(typ, path, password)
+	if err == nil {
+		m.files = append(m.files, path)
+	}
+	return key, err
 }
 
 // Run makes the root (or takes the one brought along), an issuing CA for
 // servers and one for clients under it, and the configuration, in a folder
 // that holds no CA yet. Everything is on disk when it returns.
-func (in Init) Run(ctx context.Context) (*Made, error) {
+func (in Init) Run(ctx context.Context) (made *Made, err error) {
 	if err := in.check(); err != nil {
 		return nil, err
 	}
@@ -92,15 +112,54 @@ func (in Init) Run(ctx context.Context) (*Made, error) {
 	if in.RootCert != "" && len(kinds) > 1 {
 		return nil, errors.New("a root brought along goes with one key type: choose ecdsa or rsa")
 	}
-	for _, folder := range []string{in.Dir, filepath.Join(in.Dir, "root"), filepath.Join(in.Dir, "ca")} {
-		if err := os.MkdirAll(folder, 0o700); err != nil {
-			return nil, err
-		}
-	}
-	made := &Made{Config: filepath.Join(in.Dir, "chancery.yaml"), Bundle: filepath.Join(in.Dir, "roots.pem"), Domain: parentDomain(in.DNS)}
+	made = &Made{Config: filepath.Join(in.Dir, "chancery.yaml"), Bundle: filepath.Join(in.Dir, "roots.pem"), Domain: parentDomain(in.DNS)}
 	if _, err := os.Lstat(made.Config); !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s is there already: this folder has a CA; choose another", made.Config)
 	}
+	if err := in.folders(); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err = errors.Join(err, in.settle(made, err != nil)); err != nil {
+			made = nil
+		}
+	}()
+	return made, in.make(ctx, kinds, made)
+}
+
+// folders makes those that the CA is made in.
+func (in Init) folders() error {
+	for _, folder := range []string{in.Dir, filepath.Join(in.Dir, "root"), filepath.Join(in.Dir, "ca")} {
+		if err := os.MkdirAll(folder, 0o700); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// settle takes back what was made before something failed, so that the next
+// try finds an empty folder; else it sees the files' names to the disk.
+func (in Init) settle(made *Made, failed bool) error {
+	if failed {
+		for _, file := range made.files {
+			os.Remove(file) // what can't be removed is in the next try's way, which says so
+		}
+		return nil
+	}
+	for _, folder := range []string{in.Dir, filepath.Join(in.Dir, "root"), filepath.Join(in.Dir, "ca")} {
+		f, err := os.Open(folder)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// make makes the roots, the issuing CAs and the configuration.
+func (in Init) make(ctx context.Context, kinds []kind, made *Made) error {
 	if in.RootCert == "" && in.RootPassword == nil {
 		made.Passphrase = newPassphrase()
 		in.RootPassword = []byte(made.Passphrase)
@@ -110,24 +169,24 @@ func (in Init) Run(ctx context.Context) (*Made, error) {
 	for _, k := range kinds {
 		root, key, err := in.root(ctx, k, made)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		bundle = append(bundle, encodeCertificate(root)...)
 		for _, usage := range usages {
-			i, err := in.issuing(k, usage, root, key)
+			i, err := in.issuing(k, usage, root, key, made)
 			if err != nil {
-				return nil, err
+				return err
 			}
 			example.Issuers = append(example.Issuers, i)
 		}
 	}
-	if err := writeNew(made.Bundle, bundle, 0o644); err != nil {
-		return nil, err
+	if err := made.write(made.Bundle, bundle, 0o644); err != nil {
+		return err
 	}
 	if in.Overrides != nil {
 		in.Overrides(&example)
 	}
-	return made, writeConfig(made.Config, example)
+	return writeConfig(made.Config, example)
 }
 
 func (in Init) check() error {
@@ -136,6 +195,8 @@ func (in Init) check() error {
 		return errors.New("the CA needs a name of at most 40 characters, as in --name Example")
 	case (in.RootCert == "") != (in.RootKey == ""):
 		return errors.New("--root-cert and --root-key come together")
+	case in.RootCert == "" && in.RootPassword != nil && len(in.RootPassword) == 0:
+		return errors.New("the root's password is empty; its key must not be kept in clear")
 	}
 	if _, err := netip.ParseAddr(in.DNS); err == nil {
 		return nil
@@ -180,10 +241,10 @@ func (in Init) root(ctx context.Context, k kind, made *Made) (*x509.Certificate,
 			return nil, nil, err
 		}
 		made.Roots = append(made.Roots, certFile)
-		return root, key, writeNew(certFile, encodeCertificate(root), 0o644)
+		return root, key, made.write(certFile, encodeCertificate(root), 0o644)
 	}
 	keyFile := filepath.Join(in.Dir, "root", "root"+k.suffix+".key")
-	key, err := signer.Generate(k.root, keyFile, in.RootPassword)
+	key, err := made.key(k.root, keyFile, in.RootPassword)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -192,7 +253,7 @@ func (in Init) root(ctx context.Context, k kind, made *Made) (*x509.Certificate,
 		return nil, nil, err
 	}
 	made.Roots, made.RootKeys = append(made.Roots, certFile), append(made.RootKeys, keyFile)
-	return root, key, writeNew(certFile, encodeCertificate(root), 0o644)
+	return root, key, made.write(certFile, encodeCertificate(root), 0o644)
 }
 
 func (in Init) given(ctx context.Context) (*x509.Certificate, crypto.Signer, error) {
@@ -230,7 +291,7 @@ func exampleIssuer(k kind, usage cert.Usage) config.ExampleIssuer {
 }
 
 // issuing makes one issuing CA, whose files carry the plural of its usage.
-func (in Init) issuing(k kind, usage cert.Usage, root *x509.Certificate, rootKey crypto.Signer) (config.ExampleIssuer, error) {
+func (in Init) issuing(k kind, usage cert.Usage, root *x509.Certificate, rootKey crypto.Signer, made *Made) (config.ExampleIssuer, error) {
 	name := string(usage) + "s" + k.suffix
 	what := map[cert.Usage]string{cert.Server: "Server", cert.Client: "Client"}[usage]
 	ca := issuer.CA{
@@ -245,7 +306,7 @@ func (in Init) issuing(k kind, usage cert.Usage, root *x509.Certificate, rootKey
 		}
 	}
 	i := exampleIssuer(k, usage)
-	key, err := signer.Generate(k.issuing, filepath.Join(in.Dir, "ca", name+".key"), nil)
+	key, err := made.key(k.issuing, filepath.Join(in.Dir, "ca", name+".key"), nil)
 	if err != nil {
 		return i, err
 	}
@@ -253,7 +314,7 @@ func (in Init) issuing(k kind, usage cert.Usage, root *x509.Certificate, rootKey
 	if err != nil {
 		return i, err
 	}
-	return i, writeNew(filepath.Join(in.Dir, "ca", name+".pem"), encodeCertificate(c), 0o644)
+	return i, made.write(filepath.Join(in.Dir, "ca", name+".pem"), encodeCertificate(c), 0o644)
 }
 
 // newPassphrase makes 160 random bits readable in groups of four.

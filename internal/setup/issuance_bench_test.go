@@ -1,7 +1,6 @@
 package setup_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -16,6 +15,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"sync"
 	"testing"
 
 	"github.com/chancery-pki/chancery/internal/setup"
@@ -29,6 +29,7 @@ type demo struct {
 	Admin       string            `json:"admin"`
 	http        *http.Client
 	solver      *acme.HTTP01Solver
+	stop        func() // ends it before the test does
 }
 
 // startDemo runs the demo in this process until the test ends.
@@ -45,7 +46,7 @@ func startDemo(tb testing.TB, change func(*setup.Demo)) *demo {
 	if change != nil {
 		change(&d)
 	}
-	ctx, stop := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.Background())
 	stopped := make(chan error, 1)
 	go func() {
 		err := d.Run(ctx)
@@ -65,14 +66,15 @@ func startDemo(tb testing.TB, change func(*setup.Demo)) *demo {
 	running.http = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, MaxIdleConnsPerHost: 64}}
 	server := &http.Server{Handler: running.solver}
 	go server.Serve(answers)
-	tb.Cleanup(func() {
+	running.stop = sync.OnceFunc(func() {
 		running.http.CloseIdleConnections()
 		server.Close()
-		stop()
+		cancel()
 		if err := <-stopped; err != nil {
 			tb.Error(err)
 		}
 	})
+	tb.Cleanup(running.stop)
 	return running
 }
 
@@ -85,6 +87,26 @@ func newKey(tb testing.TB) *ecdsa.PrivateKey {
 	return key
 }
 
+// issue gets one certificate with a throwaway account.
+func (d *demo) issue(tb testing.TB, name string) *x509.Certificate {
+	tb.Helper()
+	client := &acme.Client{DirectoryURL: d.Directories["servers"], Key: newKey(tb), HTTPClient: d.http}
+	if _, err := client.Register(tb.Context(), acme.Registration{TermsAgreed: true}); err != nil {
+		tb.Fatal(err)
+	}
+	chain, err := client.Obtain(tb.Context(), acme.ObtainRequest{
+		Order: acme.OrderRequest{Identifiers: acme.Identifiers(name)}, Key: newKey(tb), Solvers: []acme.Solver{d.solver},
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(chain.DER[0])
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return leaf
+}
+
 // BenchmarkIssuance is one whole issuance with a throwaway account, client
 // included: newAccount, newOrder, http-01, finalize, certificate.
 func BenchmarkIssuance(b *testing.B) {
@@ -92,18 +114,6 @@ func BenchmarkIssuance(b *testing.B) {
 	n := 0
 	for b.Loop() {
 		n++
-		client := &acme.Client{DirectoryURL: d.Directories["servers"], Key: newKey(b), HTTPClient: d.http}
-		if _, err := client.Register(b.Context(), acme.Registration{TermsAgreed: true}); err != nil {
-			b.Fatal(err)
-		}
-		chain, err := client.Obtain(b.Context(), acme.ObtainRequest{
-			Order: acme.OrderRequest{Identifiers: acme.Identifiers(fmt.Sprintf("bench-%d.demo.internal", n))}, Key: newKey(b), Solvers: []acme.Solver{d.solver},
-		})
-		if err != nil {
-			b.Fatal(err)
-		}
-		if !bytes.Contains(chain.PEM, []byte("BEGIN CERTIFICATE")) {
-			b.Fatal("no certificate")
-		}
+		d.issue(b, fmt.Sprintf("bench-%d.demo.internal", n))
 	}
 }

@@ -135,7 +135,7 @@ func (d *dumpWriter) table(ctx context.Context, q *queries, t dumpTable) error {
 	names, kinds := t.split()
 	d.line(dumpSection{t.name, names})
 	values := dumpRow(kinds)
-	return q.run.Search("SELECT "+strings.Join(names, ", ")+" FROM "+t.name+" ORDER BY "+t.key, nil, func(rows *sql.Rows) error {
+	return q.run.Search(ctx, "SELECT "+strings.Join(names, ", ")+" FROM "+t.name+" ORDER BY "+t.key, nil, func(rows *sql.Rows) error {
 		if err := errors.Join(d.err, ctx.Err()); err != nil {
 			return err
 		}
@@ -399,7 +399,7 @@ func (i *loadInsert) flush() error {
 		_, err := i.l.tx.exec(text, args...)
 		return err
 	}
-	return i.l.tx.run.Search(text, args, nil) // no rows, and not a text to remember
+	return i.l.tx.run.Search(context.Background(), text, args, nil) // no rows, and not a text to remember
 }
 
 // chain appends waiting entries to SQLite's chain, which stands loaded since

@@ -45,7 +45,7 @@ func one[T any](ctx context.Context, q *queries, scan func(*sql.Rows, *T) error,
 		return v, err
 	}
 	found := false
-	err = q.run.Query(text, args, func(rows *sql.Rows) error {
+	err = q.run.Query(ctx, text, args, func(rows *sql.Rows) error {
 		found = true
 		return scan(rows, &v)
 	})
@@ -60,7 +60,7 @@ func all[T any](ctx context.Context, q *queries, scan func(*sql.Rows, *T) error,
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	err = q.run.Query(text, args, collect(&list, scan))
+	err = q.run.Query(ctx, text, args, collect(&list, scan))
 	return list, err
 }
 
@@ -69,7 +69,7 @@ func many[T any](ctx context.Context, q *queries, scan func(*sql.Rows, *T) error
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	err = q.run.Search(text, args, collect(&list, scan))
+	err = q.run.Search(ctx, text, args, collect(&list, scan))
 	return list, err
 }
 

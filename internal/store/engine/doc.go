@@ -4,9 +4,9 @@
 // that won't. It knows no table but its own list of migrations; what is stored
 // is internal/store's.
 //
-// On SQLite one goroutine writes, and commits for all callers that wait
-// meanwhile, so that they share one fsync; reads go by connections of their
-// own. On PostgreSQL each call has its own transaction, READ COMMITTED, which
+// On SQLite one connection writes, and one of the callers commits for all that
+// came meanwhile, so that they share one sync (writer.go); short reads go by
+// the same connection, and nobody is shown what isn't on disk (reading.go). On PostgreSQL each call has its own transaction, READ COMMITTED, which
 // runs again when the server ended it in favour of another.
 //
 // It may import the standard library and the two drivers.

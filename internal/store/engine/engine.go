@@ -29,11 +29,12 @@ var (
 // errors come back as the package's.
 type Runner interface {
 	// Query runs a constant statement which finds a few rows at once, and
-	// calls row for each until it fails. It must not wait for anything.
-	Query(text string, args []any, row func(*sql.Rows) error) error
+	// calls row for each until it fails. It must not wait for anything. The
+	// context is for a [Reading].
+	Query(ctx context.Context, text string, args []any, row func(*sql.Rows) error) error
 	// Search is Query for a statement that was put together at run time,
 	// or that reads much.
-	Search(text string, args []any, row func(*sql.Rows) error) error
+	Search(ctx context.Context, text string, args []any, row func(*sql.Rows) error) error
 	// Exec runs a constant statement and returns the number of rows affected.
 	Exec(text string, args []any) (int64, error)
 }
@@ -60,7 +61,7 @@ type Config struct {
 
 	// Mark is called when a transaction or a savepoint begins, and what it
 	// returns when that is rolled back: for state beside the database that
-	// must go back with it. SQLite only, where one goroutine calls both.
+	// must go back with it. SQLite only, and never two at once.
 	Mark func() (restore func())
 }
 
@@ -107,19 +108,19 @@ func (t *Tx) usable() error {
 }
 
 // Query implements Runner.
-func (t *Tx) Query(text string, args []any, row func(*sql.Rows) error) error {
+func (t *Tx) Query(ctx context.Context, text string, args []any, row func(*sql.Rows) error) error {
 	if err := t.usable(); err != nil {
 		return err
 	}
-	return t.note(t.on.Query(text, args, row))
+	return t.note(t.on.Query(ctx, text, args, row))
 }
 
 // Search implements Runner.
-func (t *Tx) Search(text string, args []any, row func(*sql.Rows) error) error {
+func (t *Tx) Search(ctx context.Context, text string, args []any, row func(*sql.Rows) error) error {
 	if err := t.usable(); err != nil {
 		return err
 	}
-	return t.note(t.on.Search(text, args, row))
+	return t.note(t.on.Search(ctx, text, args, row))
 }
 
 // Exec implements Runner.

@@ -22,14 +22,16 @@ import (
 // microseconds, so that few are enough, and each holds a cache.
 const sqliteReaders = 4
 
-// Settings of every connection. FULL: a commit is on disk when it returns.
-// WAL: readers and the writer don't wait for each other. The caches are small
+// Settings of every connection. WAL: readers and the writer don't wait for each
+// other. NORMAL: SQLite itself syncs what a consistent database needs, around
+// checkpoints; the writer syncs the log after each commit, off the connection,
+// so that others go on meanwhile. The caches are small
 // since the operating system keeps the pages too; mmap would count as ours.
 // The log is folded back every 4000 pages (16 MiB): hot pages are then written
 // to the database once for many commits, and a restart reads little.
 const (
 	sqlitePragmas       = "_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=foreign_keys(0)&_pragma=mmap_size(0)"
-	sqliteWriterPragmas = "&_pragma=synchronous(FULL)&_pragma=cache_size(-4096)&_pragma=wal_autocheckpoint(4000)&_pragma=journal_size_limit(33554432)"
+	sqliteWriterPragmas = "&_pragma=synchronous(NORMAL)&_pragma=cache_size(-4096)&_pragma=wal_autocheckpoint(4000)&_pragma=journal_size_limit(33554432)"
 	sqliteReaderPragmas = "&_pragma=cache_size(-2048)&_pragma=query_only(1)"
 )
 
@@ -41,6 +43,7 @@ type SQLite struct {
 	writerDB *sql.DB
 	readerDB *sql.DB
 	readers  *compiled
+	once     sync.Once
 	closed   error // of closing
 }
 
@@ -77,39 +80,60 @@ func OpenSQLite(ctx context.Context, path string, c Config) (_ *SQLite, err erro
 	e.readerDB.SetMaxOpenConns(sqliteReaders)
 	e.readerDB.SetMaxIdleConns(sqliteReaders)
 	e.readers = &compiled{on: e.readerDB}
-	e.writer = &writer{
-		Config: c, sql: &compiled{on: conn},
-		calls: make(chan *call), stop: make(chan struct{}), stopped: make(chan struct{}),
-	}
-	go e.writer.loop()
-	return e, nil
+	e.writer, err = newWriter(conn, path, c)
+	return e, err
 }
 
-// Reader reads what is committed.
+// Reader reads what is on disk; see [Reading].
 func (e *SQLite) Reader() Runner { return reader{e} }
 
-// reader runs a short read on the writer's connection while that is idle, else
-// and any long one on the pool. A connection forgets its cached pages whenever
-// another has written, so that only the writer's are ever warm: a read there
-// costs half, and no more in a large database than in a small one.
+// reader runs short reads on the writer's connection and long ones on the
+// pool. A connection forgets its cached pages whenever another has written, so
+// that only the writer's are ever warm: a read there costs half, and no more
+// in a large database than in a small one.
 type reader struct{ *SQLite }
 
+// maxReadWait is how long a read waits for the writer's connection, which is
+// held for some 100 µs at a time, before it goes to the pool. So a transaction
+// that is large, or that reads beside itself, holds nobody up.
+const maxReadWait = 2 * time.Millisecond
+
 // Query implements Runner.
-func (r reader) Query(text string, args []any, row func(*sql.Rows) error) error {
-	if r.busy.TryLock() {
-		defer r.busy.Unlock()
-		return r.writer.sql.Query(text, args, row)
+func (r reader) Query(ctx context.Context, text string, args []any, row func(*sql.Rows) error) error {
+	switch err := r.take(ctx, maxReadWait); {
+	case err == errBusy:
+		return r.pooled(ctx, text, args, row)
+	case err != nil:
+		return err
 	}
-	return r.readers.Query(text, args, row)
+	err := r.writer.sql.Query(ctx, text, args, row)
+	seen := r.newest()
+	r.give()
+	return cmpErr(err, saw(ctx, seen))
+}
+
+// pooled is Query on the pool.
+func (r reader) pooled(ctx context.Context, text string, args []any, row func(*sql.Rows) error) error {
+	err := r.readers.Query(ctx, text, args, row)
+	return cmpErr(err, saw(ctx, r.committed.Load()))
 }
 
 // Search implements Runner.
-func (r reader) Search(text string, args []any, row func(*sql.Rows) error) error {
-	return r.readers.Search(text, args, row)
+func (r reader) Search(ctx context.Context, text string, args []any, row func(*sql.Rows) error) error {
+	err := r.readers.Search(ctx, text, args, row)
+	return cmpErr(err, saw(ctx, r.committed.Load()))
 }
 
 // Exec implements Runner.
 func (r reader) Exec(text string, args []any) (int64, error) { return r.readers.Exec(text, args) }
+
+// cmpErr is the first error of two.
+func cmpErr(first, second error) error {
+	if first != nil {
+		return first
+	}
+	return second
+}
 
 // Statements returns every constant statement run so far, so that a test can
 // look at the plans.
@@ -119,7 +143,7 @@ func (e *SQLite) openWriter(ctx context.Context, unsafeSync bool) (*sql.Conn, er
 	var err error
 	pragmas := sqliteWriterPragmas
 	if unsafeSync {
-		pragmas = strings.Replace(pragmas, "synchronous(FULL)", "synchronous(OFF)", 1)
+		pragmas = strings.Replace(pragmas, "synchronous(NORMAL)", "synchronous(OFF)", 1)
 	}
 	if e.writerDB, err = sql.Open("sqlite", e.uri+pragmas); err != nil {
 		return nil, err
@@ -193,14 +217,14 @@ func (e *SQLite) Snapshot(ctx context.Context, fn func(Runner) error) error {
 		return sqliteFailure(err)
 	}
 	defer tx.Rollback()
-	return fn(&compiled{on: tx})
+	err = fn(&compiled{on: tx})
+	return cmpErr(err, saw(context.WithoutCancel(ctx), e.committed.Load()))
 }
 
 // Close implements Engine.
 func (e *SQLite) Close() error {
 	e.once.Do(func() {
-		close(e.stop)
-		<-e.stopped
+		e.writer.close()
 		e.closed = e.closeFiles()
 	})
 	return e.closed
@@ -217,173 +241,6 @@ func (e *SQLite) closeFiles() error {
 	}
 	errs = append(errs, e.lock.Close())
 	return errors.Join(errs...)
-}
-
-// writer owns the one connection that writes. Its goroutine takes the calls
-// of Update, runs each in its own savepoint of a transaction, and commits once
-// for all that came while it was busy: they share one fsync.
-type writer struct {
-	Config
-	sql  *compiled
-	busy sync.Mutex // who holds it has the connection: a batch, or a short read
-
-	calls   chan *call // unbuffered: until the writer takes it, a call can be given up
-	once    sync.Once
-	stop    chan struct{}
-	stopped chan struct{}
-}
-
-// call is one Update on its way through the writer.
-type call struct {
-	fn       func(*Tx) error
-	err      error
-	panicked any
-	done     chan struct{}
-}
-
-// A batch ends after so many calls or so long, so that the first of them
-// doesn't wait for ever while others keep coming.
-const (
-	maxBatch     = 256
-	maxBatchTime = 5 * time.Millisecond
-)
-
-var errClosed = unavailable(errors.New("it was closed"))
-
-// Update implements Engine.
-func (w *writer) Update(ctx context.Context, fn func(*Tx) error) error {
-	c := &call{fn: fn, done: make(chan struct{})}
-	select {
-	case <-w.stop:
-		return errClosed
-	default:
-	}
-	select {
-	case w.calls <- c:
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-w.stop:
-		return errClosed
-	}
-	<-c.done
-	if c.panicked != nil {
-		panic(c.panicked)
-	}
-	return c.err
-}
-
-func (w *writer) loop() {
-	leaving := false
-	defer func() {
-		if leaving {
-			close(w.stopped)
-		} else { // a function called runtime.Goexit, as a test's FailNow does
-			go w.loop()
-		}
-	}()
-	for {
-		select {
-		case c := <-w.calls:
-			w.batch(c)
-		case <-w.stop:
-			leaving = true
-			return
-		}
-	}
-}
-
-var errGoexit = errors.New("store: the function given to Update ended its goroutine")
-
-// batch runs the first call, then, each in a savepoint, those that wait.
-func (w *writer) batch(first *call) {
-	w.busy.Lock()
-	defer w.busy.Unlock()
-	restore := w.Mark()
-	batch := []*call{first}
-	ended := errGoexit // what all are told if a call ends this goroutine
-	defer func() {
-		if ended != nil {
-			w.sql.Exec("ROLLBACK", nil) // fails when SQLite has done it already
-			restore()
-		}
-		for _, c := range batch {
-			if c.err == nil {
-				c.err = ended
-			}
-			close(c.done)
-		}
-	}()
-	if _, err := w.sql.Exec("BEGIN IMMEDIATE", nil); err != nil {
-		ended = unavailable(err)
-		return
-	}
-	// The first needs no savepoint: when it fails there is nothing else.
-	if first.err = w.run(first); first.err != nil {
-		ended = first.err
-		return
-	}
-	for start := time.Now(); len(batch) < maxBatch && time.Since(start) < maxBatchTime; {
-		c := w.waiting()
-		if c == nil {
-			break
-		}
-		batch = append(batch, c)
-		if err := w.inSavepoint(c); err != nil {
-			ended = unavailable(err)
-			return
-		}
-	}
-	start := time.Now()
-	if _, err := w.sql.Exec("COMMIT", nil); err != nil {
-		ended = unavailable(err)
-		return
-	}
-	w.Counters.committed(start, len(batch))
-	ended = nil
-}
-
-// waiting returns a call whose caller waits, or nil.
-func (w *writer) waiting() *call {
-	select {
-	case c := <-w.calls:
-		return c
-	default:
-		return nil
-	}
-}
-
-// inSavepoint runs a call so that its failure undoes only its own changes.
-// An error means that the whole transaction is lost.
-func (w *writer) inSavepoint(c *call) error {
-	restore := w.Mark()
-	if _, err := w.sql.Exec("SAVEPOINT one_call", nil); err != nil {
-		return err
-	}
-	if c.err = w.run(c); c.err != nil {
-		restore()
-		if _, err := w.sql.Exec("ROLLBACK TO one_call", nil); err != nil {
-			return c.err // SQLite has rolled back all, as when the disk is full
-		}
-	}
-	_, err := w.sql.Exec("RELEASE one_call", nil)
-	return err
-}
-
-// run runs a call's function; a panic becomes an error here and a panic
-// again where Update was called.
-func (w *writer) run(c *call) (err error) {
-	tx := &Tx{on: w.sql, now: w.Clock()}
-	returned := false
-	defer func() {
-		if !returned {
-			if c.panicked = recover(); c.panicked != nil {
-				err = fmt.Errorf("store: panic in a transaction: %v", c.panicked)
-			}
-		}
-	}()
-	err = tx.run(c.fn)
-	returned = true
-	return err
 }
 
 // sqliteFailure turns SQLite's result codes (sqlite.org/rescode.html) into
