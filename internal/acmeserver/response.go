@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/chancery-pki/chancery/internal/protocol"
+	"github.com/chancery-pki/chancery/internal/store"
 )
 
 // response is an answer before it is written.
@@ -36,7 +37,12 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q := &request{handler: h, http: r, peer: peerOf(r)}
 	ctx, cancel := context.WithTimeout(r.Context(), handlerTimeout)
 	defer cancel()
+	ctx, reading := store.WithReading(ctx)
 	answer, err := q.serve(ctx)
+	// Nobody is told of what isn't on disk, by an error neither.
+	if lost := reading.Wait(ctx); lost != nil {
+		answer, err = response{}, lost
+	}
 	var problem *protocol.Problem
 	if err != nil {
 		problem = asProblem(err)

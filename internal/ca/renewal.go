@@ -28,7 +28,7 @@ func parseCertID(id string) (keyID string, serial cert.Serial, err error) {
 	malformed := protocol.NewProblem(protocol.Malformed,
 		"not a certificate identifier: want base64url(authority key identifier) \".\" base64url(serial number) without padding (RFC 9773 section 4.1)")
 	first, second, ok := strings.Cut(id, ".")
-	if !ok || len(id) > 128 {
+	if !ok || len(id) > 128 || strings.ContainsAny(id, "\r\n") { // which the decoder would leave out
 		return "", "", malformed
 	}
 	strict := base64.RawURLEncoding.Strict()

@@ -39,6 +39,7 @@ func FuzzParseCertID(f *testing.F) {
 	f.Add("aYhba4dGQEHhs3uEe6CuLN4ByNQ.AIdlQyE")
 	f.Add("aYhba4dGQEHhs3uEe6CuLN4ByNQ.h2VDIQ")
 	f.Add(".AA")
+	f.Add("000.\n000")
 	f.Add("AA.AA")
 	f.Fuzz(func(t *testing.T, s string) {
 		keyID, serial, err := parseCertID(s)

@@ -129,6 +129,40 @@ func TestSweepLease(t *testing.T) {
 	})
 }
 
+// One account, many clients at once, as cert-manager has it: every order ends
+// in its certificate, and the jobs that run beside make no second one.
+func TestSharedAccount(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		a := w.account(t, "main")
+		ctx, stop := context.WithCancel(t.Context())
+		stopped := make(chan bool)
+		go func() { w.Run(ctx, time.Second); close(stopped) }()
+		parallel(32, func(i int) {
+			for n := range 2 {
+				name := fmt.Sprintf("n%d.example", (i+n)%8)
+				o, err := a.NewOrder(ctx, a.Requester, OrderRequest{Identifiers: ids(name)})
+				if err == nil && o.Status != protocol.OrderReady {
+					_, err = a.Respond(ctx, a.Requester, o.Authorizations[0], protocol.HTTP01, nil)
+				}
+				if err == nil {
+					o, err = a.Finalize(ctx, a.Requester, o.ID, csr(t, newKey(t), name))
+				}
+				if err != nil || o.Status != protocol.OrderValid {
+					t.Errorf("%s: %s, %v", name, o.Status, err)
+				}
+			}
+		})
+		stop()
+		<-stopped
+		if n, signed := w.rows(t)["certificates"], len(w.key.signatures()); n != 64 || signed != 64 {
+			t.Errorf("%d certificates, %d signatures, want 64", n, signed)
+		}
+		if _, err := w.VerifyAudit(t.Context(), administrator); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func lease(t testing.TB, a *Authority) (mine bool) {
 	t.Helper()
 	err := a.db.Update(t.Context(), func(tx *store.Tx) (err error) {

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -179,6 +180,7 @@ func TestDNSPersist01(t *testing.T) {
 		{"until is no integer", []string{"authority.example;" + account + ";persistUntil=2030-01-01"}, false, protocol.Malformed, false, "persistUntil"},
 		{"until is empty", []string{"authority.example;" + account + ";persistUntil="}, false, protocol.Malformed, false, "persistUntil"},
 		{"until is beyond 64 bits", []string{"authority.example;" + account + ";persistUntil=99999999999999999999"}, false, protocol.Malformed, false, "persistUntil"},
+		{"until beyond all clocks", []string{"authority.example;" + account + ";persistUntil=9223372036854775807"}, false, yes, false, "persistUntil=253402300799"},
 		{"until twice", []string{fmt.Sprintf("authority.example;%s;persistUntil=%d;persistuntil=%d", account, future, past)}, false, protocol.Malformed, false, "persistUntil"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -195,6 +197,9 @@ func TestDNSPersist01(t *testing.T) {
 				wantNo(t, err, c.want, c.retryable, c.words)
 			} else if err != nil || e.Detail != c.words || e.Target != "_validation-persist.example.com" {
 				t.Errorf("got %+v, %v", e, err)
+			} else if want := strings.TrimPrefix(c.words, "persistUntil="); want != "" && strconv.FormatInt(e.ValidUntil.Unix(), 10) != want ||
+				want == "" && !e.ValidUntil.IsZero() {
+				t.Errorf("valid until %v, want %q", e.ValidUntil, want)
 			}
 		})
 	}

@@ -180,12 +180,10 @@ func (db *DB) Update(ctx context.Context, fn func(*Tx) error) error {
 }
 
 // Reading lets the reads of one request go on before what they saw is on disk;
-// see [DB.Reading].
+// see [WithReading].
 type Reading = engine.Reading
 
-// Reading returns a context for the reads of one request, which then don't
+// WithReading returns a context for the reads of one request, which then don't
 // wait until what they saw is on disk. The request calls Wait once, before it
 // shows anybody what it read. Reads with other contexts wait by themselves.
-func (db *DB) Reading(ctx context.Context) (context.Context, *Reading) {
-	return engine.WithReading(ctx)
-}
+func WithReading(ctx context.Context) (context.Context, *Reading) { return engine.WithReading(ctx) }
