@@ -31,12 +31,18 @@ import (
 	"github.com/chancery-pki/chancery/internal/setup"
 )
 
-// newCA makes a CA that listens on loopback and returns the path of its
-// configuration.
+// newCA makes a CA that listens on loopback, under a root that was brought
+// along (to encrypt a new one's key takes long).
 func newCA(t *testing.T) *setup.Made {
 	t.Helper()
+	certificate, key := newRoot(t)
+	return newCAUnder(t, certificate, key)
+}
+
+func newCAUnder(t *testing.T, certificate, key string) *setup.Made {
+	t.Helper()
 	made, err := setup.Init{
-		Dir: t.TempDir(), Name: "Test", DNS: "127.0.0.1", RootPassword: []byte("secret"),
+		Dir: t.TempDir(), Name: "Test", DNS: "127.0.0.1", RootCert: certificate, RootKey: key,
 		Overrides: func(e *config.Example) {
 			e.Listen, e.Metrics, e.AdminSocket, e.Allow = "127.0.0.1:0", "127.0.0.1:0", "admin.sock", []string{"*.example"}
 		},
@@ -45,6 +51,31 @@ func newCA(t *testing.T) *setup.Made {
 		t.Fatal(err)
 	}
 	return made
+}
+
+// newRoot makes a root, its key in clear, in a folder of its own.
+func newRoot(t *testing.T) (certificate, key string) {
+	t.Helper()
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := issuer.NewRoot(k, issuer.CA{CommonName: "Brought Root", Now: time.Now()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	certificate, key = filepath.Join(dir, "root.pem"), filepath.Join(dir, "root.key")
+	for path, block := range map[string]*pem.Block{certificate: {Type: "CERTIFICATE", Bytes: root.Raw}, key: {Type: "PRIVATE KEY", Bytes: der}} {
+		if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return certificate, key
 }
 
 // edit changes the configuration file.
@@ -383,7 +414,8 @@ func TestGracefulStop(t *testing.T) {
 // What must not be: keys that others can read, a root's key in clear, a port
 // that is taken. None of them leaves the database open.
 func TestRefusesToStart(t *testing.T) {
-	made := newCA(t)
+	certificate, root := newRoot(t)
+	made := newCAUnder(t, certificate, root)
 	dir := filepath.Dir(made.Config)
 	run := func() error {
 		c, err := load(made.Config)
@@ -424,9 +456,14 @@ func TestRefusesToStart(t *testing.T) {
 	refused("a key that the group can read", "chmod 0600", run, check)
 	chmod("ca/clients.key", 0o600)
 
-	// The root's key, decrypted and left beside.
-	made.Config = withClearRoot(t)
-	dir = filepath.Dir(made.Config)
+	// The root's key, left beside the configuration.
+	clear, err := os.ReadFile(root)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "backup.key"), clear, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	refused("a root's key in clear", "take it offline", run, check)
 	if err := os.Remove(filepath.Join(dir, "backup.key")); err != nil {
 		t.Fatal(err)
@@ -441,42 +478,4 @@ func TestRefusesToStart(t *testing.T) {
 	edit(t, made.Config, "metrics:\n  listen: \"127.0.0.1:0\"", "metrics:\n  listen: \""+l.Addr().String()+"\"")
 	refused("a port that is taken", "metrics.listen", run)
 	refused("again", "metrics.listen", run) // and not: the database is in use
-}
-
-// withClearRoot makes a CA under a root that was brought along, whose key is
-// left beside it in clear.
-func withClearRoot(t *testing.T) string {
-	t.Helper()
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	root, err := issuer.NewRoot(k, issuer.CA{CommonName: "Brought Root", Now: time.Now()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir, from := t.TempDir(), t.TempDir()
-	rootCert, rootKey := filepath.Join(from, "root.pem"), filepath.Join(from, "root.key")
-	key := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
-	for path, b := range map[string][]byte{
-		rootCert: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.Raw}), rootKey: key, filepath.Join(dir, "backup.key"): key,
-	} {
-		if err := os.WriteFile(path, b, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	made, err := setup.Init{
-		Dir: dir, Name: "Test", DNS: "127.0.0.1", RootCert: rootCert, RootKey: rootKey,
-		Overrides: func(e *config.Example) {
-			e.Listen, e.Metrics, e.AdminSocket = "127.0.0.1:0", "127.0.0.1:0", "admin.sock"
-		},
-	}.Run(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return made.Config
 }

@@ -70,6 +70,7 @@ func TestDemoOnce(t *testing.T) {
 
 // Without --once it stays, tells what to try, and ends at Ctrl-C.
 func TestDemoStays(t *testing.T) {
+	t.Parallel()
 	read, write := io.Pipe()
 	d := quiet(t.TempDir(), write)
 	d.Once = false
@@ -98,6 +99,7 @@ func TestDemoStays(t *testing.T) {
 
 // --json prints one line, and nothing else.
 func TestDemoJSON(t *testing.T) {
+	t.Parallel()
 	var out bytes.Buffer
 	d := quiet(t.TempDir(), &out)
 	d.JSON = true
@@ -111,6 +113,7 @@ func TestDemoJSON(t *testing.T) {
 }
 
 func TestDemoMistakes(t *testing.T) {
+	t.Parallel()
 	d := quiet(t.TempDir(), io.Discard)
 	d.Listen = "nonsense"
 	if err := d.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "--listen") {
@@ -143,6 +146,9 @@ func load(t *testing.T, dir string) *config.Config {
 	return c
 }
 
+// Not in parallel, as TestDemoOnce: a child that another test starts holds the
+// database's lock for a moment longer than we do.
+//
 // A backup made while the server runs, restored: what was issued since is
 // reported, what was known then is known again.
 func TestBackupAndRestore(t *testing.T) {

@@ -2,15 +2,15 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"time"
 
 	"github.com/chancery-pki/chancery/internal/protocol"
+	"github.com/chancery-pki/chancery/internal/store/engine"
 )
 
 const accountColumns = "id, directory, status, thumbprint, jwk, contact, terms_at, eab_key, created_at, keep_until"
 
-func scanAccount(rows *sql.Rows, a *protocol.Account) (err error) {
+func scanAccount(rows engine.Row, a *protocol.Account) (err error) {
 	var contact string
 	var termsAt, createdAt, keepUntil int64
 	if err := rows.Scan((*string)(&a.ID), &a.Directory, (*string)(&a.Status), &a.Thumbprint, &a.Key,

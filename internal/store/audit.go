@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/chancery-pki/chancery/internal/audit"
+	"github.com/chancery-pki/chancery/internal/store/engine"
 )
 
 // clockSlack is how far the clock may lie behind the newest entry (DESIGN,
@@ -38,7 +39,7 @@ func (c *chain) link(at int64, canonical []byte) {
 	c.newest = max(c.newest, at)
 }
 
-func scanChain(rows *sql.Rows, c *chain) error {
+func scanChain(rows engine.Row, c *chain) error {
 	var hash []byte
 	if err := rows.Scan(&c.sequence, &hash, &c.newest); err != nil {
 		return err
@@ -109,7 +110,7 @@ func objectKey(object string) string {
 // SequenceAudit does it soon after.
 func (tx *Tx) appendAudit(at int64, object string, canonical []byte) error {
 	if tx.chain == nil {
-		newest, err := one(context.Background(), &tx.queries, func(rows *sql.Rows, n *sql.Null[int64]) error { return rows.Scan(n) },
+		newest, err := one(context.Background(), &tx.queries, func(rows engine.Row, n *sql.Null[int64]) error { return rows.Scan(n) },
 			`INSERT INTO audit_unsequenced (at, object, entry) VALUES ($1, $2, $3)
 			RETURNING (SELECT at FROM audit ORDER BY sequence DESC LIMIT 1)`, at, object, string(canonical))
 		if err == nil && newest.V-at > clockSlack.Microseconds() {
@@ -136,7 +137,7 @@ type unsequenced struct {
 	object, entry string
 }
 
-func scanUnsequenced(rows *sql.Rows, u *unsequenced) error {
+func scanUnsequenced(rows engine.Row, u *unsequenced) error {
 	return rows.Scan(&u.id, &u.at, &u.object, &u.entry)
 }
 
@@ -198,7 +199,7 @@ type auditRow struct {
 
 const auditColumns = "sequence, at, object, hash, entry"
 
-func scanAudit(rows *sql.Rows, r *auditRow) error {
+func scanAudit(rows engine.Row, r *auditRow) error {
 	return rows.Scan(&r.sequence, &r.at, &r.object, &r.hash, &r.entry)
 }
 

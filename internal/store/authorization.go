@@ -2,17 +2,17 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"strings"
 	"time"
 
 	"github.com/chancery-pki/chancery/internal/protocol"
+	"github.com/chancery-pki/chancery/internal/store/engine"
 )
 
 const authorizationColumns = `id, account, directory, identifier, wildcard, status, expires_at, token, offered, created_at,
 	attempt_type, processing, tries, next_at, problem, validated_at, response`
 
-func scanAuthorization(rows *sql.Rows, a *protocol.Authorization) (err error) {
+func scanAuthorization(rows engine.Row, a *protocol.Authorization) (err error) {
 	var identifier, offered, problem string
 	var expiresAt, createdAt, nextAt, validatedAt int64
 	t := &a.Attempt

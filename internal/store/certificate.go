@@ -2,18 +2,18 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"time"
 
 	"github.com/chancery-pki/chancery/internal/cert"
 	"github.com/chancery-pki/chancery/internal/protocol"
+	"github.com/chancery-pki/chancery/internal/store/engine"
 )
 
 const certificateColumns = `serial, state, order_id, account, directory, profile, issuer, issuer_key_id, names, der, key_hash,
 	not_before, not_after, planned_at, revoked_at, revoked_reason, replaced_by`
 
-func scanCertificate(rows *sql.Rows, c *cert.Certificate) (err error) {
+func scanCertificate(rows engine.Row, c *cert.Certificate) (err error) {
 	var names string
 	var notBefore, notAfter, plannedAt, revokedAt, reason int64
 	if err := rows.Scan((*hexed)(&c.Serial), (*string)(&c.State), (*string)(&c.Order), (*string)(&c.Account), &c.Directory,
@@ -98,7 +98,7 @@ func (q *queries) RevokedCertificates(ctx context.Context, issuerKeyID string, n
 		serial               cert.Serial
 		at, notAfter, reason int64
 	}
-	scan := func(rows *sql.Rows, r *revoked) error {
+	scan := func(rows engine.Row, r *revoked) error {
 		return rows.Scan((*hexed)(&r.serial), &r.at, &r.reason, &r.notAfter)
 	}
 	for after := cert.Serial(""); ; {
@@ -183,7 +183,7 @@ type named struct {
 	notAfter int64
 }
 
-func scanNamed(rows *sql.Rows, n *named) error { return rows.Scan(&n.serial, &n.names, &n.notAfter) }
+func scanNamed(rows engine.Row, n *named) error { return rows.Scan(&n.serial, &n.names, &n.notAfter) }
 
 func (tx *Tx) deleteNames(c named) error {
 	names, err := decodeIdentifiers(c.names)

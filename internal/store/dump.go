@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"database/sql"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -135,7 +134,7 @@ func (d *dumpWriter) table(ctx context.Context, q *queries, t dumpTable) error {
 	names, kinds := t.split()
 	d.line(dumpSection{t.name, names})
 	values := dumpRow(kinds)
-	return q.run.Search(ctx, "SELECT "+strings.Join(names, ", ")+" FROM "+t.name+" ORDER BY "+t.key, nil, func(rows *sql.Rows) error {
+	return q.run.Search(ctx, "SELECT "+strings.Join(names, ", ")+" FROM "+t.name+" ORDER BY "+t.key, nil, func(rows engine.Row) error {
 		if err := errors.Join(d.err, ctx.Err()); err != nil {
 			return err
 		}

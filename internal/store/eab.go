@@ -2,14 +2,14 @@ package store
 
 import (
 	"context"
-	"database/sql"
 
 	"github.com/chancery-pki/chancery/internal/protocol"
+	"github.com/chancery-pki/chancery/internal/store/engine"
 )
 
 const eabColumns = "id, directory, label, mac_key, profiles, names, pre_approved, max_accounts, accounts, created_at, expires_at, revoked_at"
 
-func scanEABKey(rows *sql.Rows, k *protocol.EABKey) (err error) {
+func scanEABKey(rows engine.Row, k *protocol.EABKey) (err error) {
 	var profiles, names string
 	var createdAt, expiresAt, revokedAt int64
 	if err := rows.Scan((*string)(&k.ID), &k.Directory, &k.Label, &k.MACKey, &profiles, &names,

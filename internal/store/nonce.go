@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
-	"database/sql"
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
@@ -269,7 +268,7 @@ type storedEpoch struct {
 	tag, key          []byte
 }
 
-func scanEpoch(rows *sql.Rows, e *storedEpoch) error {
+func scanEpoch(rows engine.Row, e *storedEpoch) error {
 	return rows.Scan(&e.number, &e.tag, &e.key, &e.startedAt)
 }
 

@@ -9,11 +9,12 @@ import (
 
 	"github.com/chancery-pki/chancery/internal/cert"
 	"github.com/chancery-pki/chancery/internal/protocol"
+	"github.com/chancery-pki/chancery/internal/store/engine"
 )
 
 const orderColumns = "id, account, directory, status, identifiers, authorizations, profile, not_before, not_after, replaces, problem, certificate, created_at, expires_at"
 
-func scanOrder(rows *sql.Rows, o *protocol.Order) (err error) {
+func scanOrder(rows engine.Row, o *protocol.Order) (err error) {
 	var identifiers, authorizations, problem string
 	var notBefore, notAfter, createdAt, expiresAt int64
 	if err := rows.Scan((*string)(&o.ID), (*string)(&o.Account), &o.Directory, (*string)(&o.Status), &identifiers, &authorizations,
@@ -147,7 +148,7 @@ WHERE o.id = $1`
 // StillStands looks, in one statement and so in one state of the database,
 // at all that an order rests on; ErrNotFound if there is no such order.
 func (q *queries) StillStands(ctx context.Context, order protocol.OrderID, now time.Time) (Standing, error) {
-	return one(ctx, q, func(rows *sql.Rows, s *Standing) error {
+	return one(ctx, q, func(rows engine.Row, s *Standing) error {
 		var account, eabKey sql.Null[string]
 		var revokedAt, expiresAt sql.Null[int64]
 		var length, good int

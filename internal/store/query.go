@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"database/sql/driver"
 	"encoding/hex"
 	"encoding/json"
@@ -40,12 +39,12 @@ func (q *queries) insert(text string, args ...any) error {
 }
 
 // one reads a single row, ErrNotFound if there is none.
-func one[T any](ctx context.Context, q *queries, scan func(*sql.Rows, *T) error, text string, args ...any) (v T, err error) {
+func one[T any](ctx context.Context, q *queries, scan func(engine.Row, *T) error, text string, args ...any) (v T, err error) {
 	if err := ctx.Err(); err != nil {
 		return v, err
 	}
 	found := false
-	err = q.run.Query(ctx, text, args, func(rows *sql.Rows) error {
+	err = q.run.Query(ctx, text, args, func(rows engine.Row) error {
 		found = true
 		return scan(rows, &v)
 	})
@@ -56,7 +55,7 @@ func one[T any](ctx context.Context, q *queries, scan func(*sql.Rows, *T) error,
 }
 
 // all reads every row of a constant statement, which finds a few.
-func all[T any](ctx context.Context, q *queries, scan func(*sql.Rows, *T) error, text string, args ...any) (list []T, err error) {
+func all[T any](ctx context.Context, q *queries, scan func(engine.Row, *T) error, text string, args ...any) (list []T, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -65,7 +64,7 @@ func all[T any](ctx context.Context, q *queries, scan func(*sql.Rows, *T) error,
 }
 
 // many is all for a statement that reads a page of many.
-func many[T any](ctx context.Context, q *queries, scan func(*sql.Rows, *T) error, text string, args ...any) (list []T, err error) {
+func many[T any](ctx context.Context, q *queries, scan func(engine.Row, *T) error, text string, args ...any) (list []T, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -73,8 +72,8 @@ func many[T any](ctx context.Context, q *queries, scan func(*sql.Rows, *T) error
 	return list, err
 }
 
-func collect[T any](list *[]T, scan func(*sql.Rows, *T) error) func(*sql.Rows) error {
-	return func(rows *sql.Rows) error {
+func collect[T any](list *[]T, scan func(engine.Row, *T) error) func(engine.Row) error {
+	return func(rows engine.Row) error {
 		var v T
 		if err := scan(rows, &v); err != nil {
 			return err
@@ -93,11 +92,11 @@ func (q *queries) exists(ctx context.Context, text string, args ...any) (bool, e
 	return err == nil, err
 }
 
-func scanInt(rows *sql.Rows, n *int64) error    { return rows.Scan(n) }
-func scanText(rows *sql.Rows, s *string) error  { return rows.Scan(s) }
-func scanBytes(rows *sql.Rows, b *[]byte) error { return rows.Scan(b) }
+func scanInt(rows engine.Row, n *int64) error    { return rows.Scan(n) }
+func scanText(rows engine.Row, s *string) error  { return rows.Scan(s) }
+func scanBytes(rows engine.Row, b *[]byte) error { return rows.Scan(b) }
 
-func scanIDs[T ~string](rows *sql.Rows, id *T) error {
+func scanIDs[T ~string](rows engine.Row, id *T) error {
 	var s string
 	err := rows.Scan(&s)
 	*id = T(s)
@@ -126,7 +125,7 @@ func (f *filter) glue(condition string) {
 }
 
 // page runs a search: statement, conditions, order, and a bounded LIMIT.
-func page[T any](ctx context.Context, q *queries, scan func(*sql.Rows, *T) error, text string, f *filter, order string, limit int) ([]T, error) {
+func page[T any](ctx context.Context, q *queries, scan func(engine.Row, *T) error, text string, f *filter, order string, limit int) ([]T, error) {
 	return many(ctx, q, scan, text+f.text.String()+" ORDER BY "+order+fmt.Sprintf(" LIMIT %d", bound(limit)), f.args...)
 }
 

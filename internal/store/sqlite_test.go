@@ -51,6 +51,34 @@ func TestSQLiteFiles(t *testing.T) {
 	}
 }
 
+// Closing folds the log into the file and takes it away: the file alone is then
+// the database, to be copied or moved.
+func TestSQLiteCloseFolds(t *testing.T) {
+	path := dsn(t, "sqlite")
+	db := open(t, store.Options{DSN: path})
+	if err := storetest.Fill(t.Context(), db, 20); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Certificates(t.Context(), store.CertificateFilter{}); err != nil { // on the other connections
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, suffix := range []string{"-wal", "-shm"} {
+		if info, err := os.Stat(path + suffix); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is still there: %v", path+suffix, info)
+		}
+	}
+	alone := filepath.Join(t.TempDir(), "alone.db")
+	if err := os.Rename(path, alone); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := open(t, store.Options{DSN: alone}).Certificates(t.Context(), store.CertificateFilter{}); len(found) != 20 || err != nil {
+		t.Errorf("%d certificates in the file alone, want 20: %v", len(found), err)
+	}
+}
+
 // What SQLite syncs by itself keeps the file whole: WAL with synchronous = NORMAL
 // (1). The writer syncs each commit; e2e/durability cuts the power.
 func TestSQLiteIsDurable(t *testing.T) {

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -22,6 +21,10 @@ var (
 	ErrUnavailable = errors.New("store: the database is not available")
 )
 
+// Row is the row that a statement stands on; *sql.Rows is one. Values must not
+// be null unless they are scanned into a sql.Scanner.
+type Row interface{ Scan(into ...any) error }
+
 // Runner runs single statements: on SQLite by statements compiled once per
 // connection, on PostgreSQL by the driver, which does the same by itself.
 // None of them is interrupted by a context: a client that hangs up cancels
@@ -31,10 +34,10 @@ type Runner interface {
 	// Query runs a constant statement which finds a few rows at once, and
 	// calls row for each until it fails. It must not wait for anything. The
 	// context is for a [Reading].
-	Query(ctx context.Context, text string, args []any, row func(*sql.Rows) error) error
+	Query(ctx context.Context, text string, args []any, row func(Row) error) error
 	// Search is Query for a statement that was put together at run time,
 	// or that reads much.
-	Search(ctx context.Context, text string, args []any, row func(*sql.Rows) error) error
+	Search(ctx context.Context, text string, args []any, row func(Row) error) error
 	// Exec runs a constant statement and returns the number of rows affected.
 	Exec(text string, args []any) (int64, error)
 }
@@ -108,7 +111,7 @@ func (t *Tx) usable() error {
 }
 
 // Query implements Runner.
-func (t *Tx) Query(ctx context.Context, text string, args []any, row func(*sql.Rows) error) error {
+func (t *Tx) Query(ctx context.Context, text string, args []any, row func(Row) error) error {
 	if err := t.usable(); err != nil {
 		return err
 	}
@@ -116,7 +119,7 @@ func (t *Tx) Query(ctx context.Context, text string, args []any, row func(*sql.R
 }
 
 // Search implements Runner.
-func (t *Tx) Search(ctx context.Context, text string, args []any, row func(*sql.Rows) error) error {
+func (t *Tx) Search(ctx context.Context, text string, args []any, row func(Row) error) error {
 	if err := t.usable(); err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
+	zombiezen "zombiezen.com/go/sqlite"
 )
 
 // sqliteReaders is the number of connections that read. Reads take
@@ -31,7 +32,6 @@ const sqliteReaders = 4
 // to the database once for many commits, and a restart reads little.
 const (
 	sqlitePragmas       = "_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=foreign_keys(0)&_pragma=mmap_size(0)"
-	sqliteWriterPragmas = "&_pragma=synchronous(NORMAL)&_pragma=cache_size(-4096)&_pragma=wal_autocheckpoint(4000)&_pragma=journal_size_limit(33554432)"
 	sqliteReaderPragmas = "&_pragma=cache_size(-2048)&_pragma=query_only(1)"
 )
 
@@ -40,7 +40,6 @@ type SQLite struct {
 	*writer
 	lock     *os.File
 	uri      string
-	writerDB *sql.DB
 	readerDB *sql.DB
 	readers  *compiled
 	once     sync.Once
@@ -67,11 +66,7 @@ func OpenSQLite(ctx context.Context, path string, c Config) (_ *SQLite, err erro
 	if err := createPrivate(path); err != nil {
 		return nil, err
 	}
-	conn, err := e.openWriter(ctx, c.UnsafeSync)
-	if err != nil {
-		return nil, err
-	}
-	if err := migrate(ctx, conn, c, false); err != nil {
+	if err := e.migrate(ctx, c); err != nil {
 		return nil, err
 	}
 	if e.readerDB, err = sql.Open("sqlite", e.uri+sqliteReaderPragmas); err != nil {
@@ -80,7 +75,7 @@ func OpenSQLite(ctx context.Context, path string, c Config) (_ *SQLite, err erro
 	e.readerDB.SetMaxOpenConns(sqliteReaders)
 	e.readerDB.SetMaxIdleConns(sqliteReaders)
 	e.readers = &compiled{on: e.readerDB}
-	e.writer, err = newWriter(conn, path, c)
+	e.writer, err = newWriter(path, c)
 	return e, err
 }
 
@@ -99,7 +94,7 @@ type reader struct{ *SQLite }
 const maxReadWait = 2 * time.Millisecond
 
 // Query implements Runner.
-func (r reader) Query(ctx context.Context, text string, args []any, row func(*sql.Rows) error) error {
+func (r reader) Query(ctx context.Context, text string, args []any, row func(Row) error) error {
 	switch err := r.take(ctx, maxReadWait); {
 	case err == errBusy:
 		return r.pooled(ctx, text, args, row)
@@ -113,13 +108,13 @@ func (r reader) Query(ctx context.Context, text string, args []any, row func(*sq
 }
 
 // pooled is Query on the pool.
-func (r reader) pooled(ctx context.Context, text string, args []any, row func(*sql.Rows) error) error {
+func (r reader) pooled(ctx context.Context, text string, args []any, row func(Row) error) error {
 	err := r.readers.Query(ctx, text, args, row)
 	return cmpErr(err, saw(ctx, r.committed.Load()))
 }
 
 // Search implements Runner.
-func (r reader) Search(ctx context.Context, text string, args []any, row func(*sql.Rows) error) error {
+func (r reader) Search(ctx context.Context, text string, args []any, row func(Row) error) error {
 	err := r.readers.Search(ctx, text, args, row)
 	return cmpErr(err, saw(ctx, r.committed.Load()))
 }
@@ -139,17 +134,19 @@ func cmpErr(first, second error) error {
 // look at the plans.
 func (e *SQLite) Statements() []string { return append(e.readers.list(), e.writer.sql.list()...) }
 
-func (e *SQLite) openWriter(ctx context.Context, unsafeSync bool) (*sql.Conn, error) {
-	var err error
-	pragmas := sqliteWriterPragmas
-	if unsafeSync {
-		pragmas = strings.Replace(pragmas, "synchronous(NORMAL)", "synchronous(OFF)", 1)
+// migrate brings the tables up to date, on a connection of its own.
+func (e *SQLite) migrate(ctx context.Context, c Config) error {
+	db, err := sql.Open("sqlite", e.uri)
+	if err != nil {
+		return err
 	}
-	if e.writerDB, err = sql.Open("sqlite", e.uri+pragmas); err != nil {
-		return nil, err
+	defer db.Close()
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return err
 	}
-	e.writerDB.SetMaxOpenConns(1)
-	return e.writerDB.Conn(ctx)
+	defer conn.Close()
+	return migrate(ctx, conn, c, false)
 }
 
 // lockFile takes PATH.lock for this process. It is a file of its own, since
@@ -236,8 +233,8 @@ func (e *SQLite) closeFiles() error {
 	if e.readerDB != nil {
 		errs = append(errs, e.readerDB.Close())
 	}
-	if e.writerDB != nil {
-		errs = append(errs, e.writerDB.Close())
+	if e.writer != nil { // last, so that it folds the log back
+		errs = append(errs, e.writer.sql.close())
 	}
 	errs = append(errs, e.lock.Close())
 	return errors.Join(errs...)
@@ -246,21 +243,34 @@ func (e *SQLite) closeFiles() error {
 // sqliteFailure turns SQLite's result codes (sqlite.org/rescode.html) into
 // the package's errors.
 func sqliteFailure(err error) error {
-	e, ok := errors.AsType[*sqlite.Error](err)
+	code, ok := resultCode(err)
 	if !ok {
 		if errors.Is(err, sql.ErrConnDone) || errors.Is(err, sql.ErrTxDone) {
 			return unavailable(err)
 		}
 		return err
 	}
-	switch e.Code() {
+	switch code {
 	case sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_ROWID:
 		return fmt.Errorf("%w: %w", ErrConflict, err)
 	}
-	switch e.Code() & 0xff { // the primary code
+	switch code & 0xff { // the primary code
 	case sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTOPEN,
 		sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_INTERRUPT:
 		return unavailable(err)
 	}
 	return fmt.Errorf("store: %w", err)
+}
+
+// resultCode finds SQLite's extended result code in an error of either way to
+// speak to it.
+func resultCode(err error) (int, bool) {
+	if err == nil {
+		return 0, false
+	}
+	if e, ok := errors.AsType[*sqlite.Error](err); ok {
+		return e.Code(), true
+	}
+	code := zombiezen.ErrCode(err)
+	return int(code), code != zombiezen.ResultError // which it says of any other error too
 }

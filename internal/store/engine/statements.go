@@ -9,7 +9,7 @@ import (
 
 // each calls row for every row and closes them. failure turns the driver's
 // errors into the package's; the function's own stay as they are.
-func each(rows *sql.Rows, err error, row func(*sql.Rows) error, failure func(error) error) error {
+func each(rows *sql.Rows, err error, row func(Row) error, failure func(error) error) error {
 	if err != nil {
 		return failure(err)
 	}
@@ -80,7 +80,7 @@ func (c *compiled) list() (texts []string) {
 }
 
 // Query implements Runner.
-func (c *compiled) Query(_ context.Context, text string, args []any, row func(*sql.Rows) error) error {
+func (c *compiled) Query(_ context.Context, text string, args []any, row func(Row) error) error {
 	s, err := c.statement(text)
 	if err != nil {
 		return sqliteFailure(err)
@@ -100,7 +100,7 @@ func (c *compiled) Exec(text string, args []any) (int64, error) {
 }
 
 // Search implements Runner.
-func (c *compiled) Search(_ context.Context, text string, args []any, row func(*sql.Rows) error) error {
+func (c *compiled) Search(_ context.Context, text string, args []any, row func(Row) error) error {
 	rows, err := c.on.QueryContext(context.Background(), text, args...)
 	return each(rows, err, row, sqliteFailure)
 }
@@ -115,7 +115,7 @@ type direct struct {
 }
 
 // Query implements Runner.
-func (d *direct) Query(_ context.Context, text string, args []any, row func(*sql.Rows) error) error {
+func (d *direct) Query(_ context.Context, text string, args []any, row func(Row) error) error {
 	rows, err := d.on.QueryContext(context.Background(), text, args...)
 	return each(rows, err, row, postgresFailure)
 }
@@ -127,6 +127,6 @@ func (d *direct) Exec(text string, args []any) (int64, error) {
 }
 
 // Search implements Runner.
-func (d *direct) Search(ctx context.Context, text string, args []any, row func(*sql.Rows) error) error {
+func (d *direct) Search(ctx context.Context, text string, args []any, row func(Row) error) error {
 	return d.Query(ctx, text, args, row)
 }

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"os"
@@ -20,7 +19,7 @@ import (
 // changes.
 type writer struct {
 	Config
-	sql  *compiled
+	sql  *conn
 	wal  *os.File      // the log, for syncing; nil with UnsafeSync
 	stop chan struct{} // closed when the database is
 
@@ -51,21 +50,35 @@ type batch struct {
 
 var errClosed = unavailable(errors.New("it was closed"))
 
-// newWriter takes over the connection. The log is opened beside SQLite's own
+// sqliteWriterSettings are for the connection that writes; see sqlitePragmas.
+var sqliteWriterSettings = []string{
+	"busy_timeout(10000)", "journal_mode(WAL)", "foreign_keys(0)", "mmap_size(0)",
+	"cache_size(-4096)", "wal_autocheckpoint(4000)", "journal_size_limit(33554432)",
+}
+
+// newWriter opens the connection. The log is opened beside SQLite's own
 // descriptor: it is the file that is synced, not a descriptor.
-func newWriter(conn *sql.Conn, path string, c Config) (*writer, error) {
-	w := &writer{Config: c, sql: &compiled{on: conn}, stop: make(chan struct{}), conn: make(chan struct{}, 1)}
+func newWriter(path string, c Config) (w *writer, err error) {
+	sync := "synchronous(NORMAL)"
+	if c.UnsafeSync {
+		sync = "synchronous(OFF)"
+	}
+	w = &writer{Config: c, stop: make(chan struct{}), conn: make(chan struct{}, 1)}
+	if w.sql, err = openConn(path, append(sqliteWriterSettings, sync)...); err != nil {
+		return nil, err
+	}
 	if c.UnsafeSync {
 		return w, nil
 	}
 	for _, text := range []string{"BEGIN IMMEDIATE", "COMMIT"} { // now the log is there
 		if _, err := w.sql.Exec(text, nil); err != nil {
-			return nil, err
+			return nil, errors.Join(err, w.sql.close())
 		}
 	}
-	var err error
-	w.wal, err = os.OpenFile(path+"-wal", os.O_RDWR, 0)
-	return w, err
+	if w.wal, err = os.OpenFile(path+"-wal", os.O_RDWR, 0); err != nil {
+		return nil, errors.Join(err, w.sql.close())
+	}
+	return w, nil
 }
 
 // errBusy is take's answer when the wait was too long.
