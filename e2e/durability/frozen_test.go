@@ -88,7 +88,7 @@ func TestDatabaseFrozen(t *testing.T) {
 
 // frozenLimit is how long the server may bear with a silent database, and room
 // for a busy machine.
-const frozenLimit = 40 * time.Second
+const frozenLimit = 25 * time.Second
 
 // family is the postmaster and its children.
 func (p *postgres) family() []int {

@@ -157,14 +157,9 @@ func (q *request) findAccount(ctx context.Context, kid string) (*jws.JWK, error)
 		return nil, protocol.NewProblem(protocol.AccountDoesNotExist,
 			"kid must be an account's URL in this directory, %s…, as newAccount gave it in Location", q.dir.accountPrefix)
 	}
-	if q.account, err = q.Authority.Account(ctx, q.dir.name, id); err != nil {
-		return nil, err
-	}
-	key, err := jws.ParseKey(q.account.Key)
-	if err != nil { // ours, not the client's: it was checked when it came in
-		return nil, fmt.Errorf("stored key of account %s: %v", id, err)
-	}
-	return key, nil
+	var key *jws.JWK
+	q.account, key, err = q.Authority.Account(ctx, q.dir.name, id)
+	return key, err
 }
 
 // wantPostAsGet refuses a payload (RFC 8555 section 6.3).

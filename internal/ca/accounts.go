@@ -14,20 +14,35 @@ import (
 	"github.com/chancery-pki/chancery/internal/store"
 )
 
-// Account finds the account that a request's kid names (RFC 8555 section
-// 6.2). It answers accountDoesNotExist for one that isn't there or belongs to
-// another directory, and unauthorized with status 401 for one that has ended
-// (section 7.3.6).
-func (a *Authority) Account(ctx context.Context, directory string, id protocol.AccountID) (protocol.Account, error) {
-	account, err := a.db.Account(ctx, id)
-	if errors.Is(err, store.ErrNotFound) || err == nil && account.Directory != directory {
-		return protocol.Account{}, protocol.NewProblem(protocol.AccountDoesNotExist,
-			"there is no such account in this directory; register with newAccount first")
+// Account finds the account that a request's kid names, and its key (RFC 8555
+// section 6.2). It answers accountDoesNotExist for one that isn't there or
+// belongs to another directory, and unauthorized with status 401 for one that
+// has ended (section 7.3.6).
+func (a *Authority) Account(ctx context.Context, directory string, id protocol.AccountID) (protocol.Account, *jws.JWK, error) {
+	account, ok, changes := a.known.find(id)
+	if !ok {
+		var err error
+		account.Account, err = a.db.Account(ctx, id)
+		if errors.Is(err, store.ErrNotFound) {
+			return protocol.Account{}, nil, noAccount()
+		}
+		if err != nil {
+			return protocol.Account{}, nil, err
+		}
+		if account.key, err = jws.ParseKey(account.Key); err != nil { // ours, not the client's: it was checked when it came in
+			return protocol.Account{}, nil, fmt.Errorf("stored key of account %s: %v", id, err)
+		}
+		a.known.add(account, changes)
 	}
-	if err != nil {
-		return protocol.Account{}, err
+	if account.Directory != directory {
+		return protocol.Account{}, nil, noAccount()
 	}
-	return account, ended(account)
+	return account.Account, account.key, ended(account.Account)
+}
+
+func noAccount() *protocol.Problem {
+	return protocol.NewProblem(protocol.AccountDoesNotExist,
+		"there is no such account in this directory; register with newAccount first")
 }
 
 func ended(account protocol.Account) error {
@@ -80,7 +95,11 @@ func (a *Authority) Register(ctx context.Context, r Registration) (account proto
 	if r.TermsAgreed {
 		account.TermsAt = now
 	}
+	_, _, changes := a.known.find(account.ID)
 	err = a.db.Update(ctx, func(tx *store.Tx) error { return a.insertAccount(ctx, tx, d, r, account) })
+	if err == nil {
+		a.known.add(knownAccount{account, r.Key}, changes)
+	}
 	if errors.Is(err, store.ErrConflict) { // another request with this key was quicker
 		account, err = a.db.AccountByKey(ctx, r.Directory, r.Key.Thumbprint)
 		if err == nil {
@@ -185,6 +204,7 @@ func (a *Authority) UpdateAccount(ctx context.Context, who Requester, contact *[
 	if contact == nil && (!termsAgreed || !who.Account.TermsAt.IsZero()) {
 		return who.Account, nil
 	}
+	defer a.known.forget(who.Account.ID)
 	var account protocol.Account
 	err := a.db.Update(ctx, func(tx *store.Tx) (err error) {
 		// Read again: another update may have come between.
@@ -212,6 +232,7 @@ func (a *Authority) UpdateAccount(ctx context.Context, who Requester, contact *[
 // pending orders and authorizations go with it, its key can't come back.
 func (a *Authority) DeactivateAccount(ctx context.Context, who Requester) (protocol.Account, error) {
 	account := who.Account
+	defer a.known.forget(account.ID)
 	err := a.db.Update(ctx, func(tx *store.Tx) error {
 		if ok, err := tx.EndAccount(account.ID, protocol.AccountDeactivated); err != nil || !ok {
 			return err // it has ended already: nothing to do or to record
@@ -241,6 +262,7 @@ func (a *Authority) RolloverKey(ctx context.Context, who Requester, newKey *jws.
 	if !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
+	defer a.known.forget(who.Account.ID)
 	err = a.db.Update(ctx, func(tx *store.Tx) error {
 		if retired, err := tx.KeyRetired(ctx, who.Directory, newKey.Thumbprint); err != nil {
 			return err

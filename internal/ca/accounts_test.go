@@ -36,9 +36,9 @@ func TestRegister(t *testing.T) {
 		r.Directory = "other"
 		_, _, err = w.Register(t.Context(), r)
 		wants(t, err, protocol.AccountDoesNotExist, "")
-		_, err = w.Account(t.Context(), "other", first.ID)
+		_, _, err = w.Account(t.Context(), "other", first.ID)
 		missing := wants(t, err, protocol.AccountDoesNotExist, "")
-		_, err = w.Account(t.Context(), "other", protocol.NewID[protocol.AccountID](w.Now()))
+		_, _, err = w.Account(t.Context(), "other", protocol.NewID[protocol.AccountID](w.Now()))
 		if p := wants(t, err, protocol.AccountDoesNotExist, ""); p.Detail != missing.Detail {
 			t.Errorf("another directory's account (%s) can be told from a missing one (%s)", missing, p)
 		}
@@ -203,7 +203,7 @@ func TestDeactivateAccount(t *testing.T) {
 		if _, err := a.DeactivateAccount(t.Context(), a.Requester); err != nil {
 			t.Error("twice:", err)
 		}
-		_, err := a.Authority.Account(t.Context(), "main", a.Requester.Account.ID)
+		_, _, err := a.Authority.Account(t.Context(), "main", a.Requester.Account.ID)
 		if wants(t, err, protocol.Unauthorized, "deactivated").HTTPStatus() != 401 {
 			t.Error(err)
 		}

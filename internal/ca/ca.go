@@ -134,6 +134,7 @@ type Authority struct {
 	hold        time.Duration
 	observe     Observer
 	planAge     time.Duration // maxPlanAge, but in tests
+	known       known         // accounts, where this process alone writes
 	validations *validations  // running validation jobs
 	issuances   *jobs         // running issuance jobs
 }
@@ -162,6 +163,9 @@ func New(o Options) *Authority {
 	a.Reload(o.Directories, o.Issuers)
 	a.validations = newValidations(o.RetryDelays)
 	a.issuances = newJobs(maxIssuances)
+	if a.db.Engine() == "sqlite" { // which belongs to this process
+		a.known.accounts = make(map[protocol.AccountID]knownAccount)
+	}
 	return a
 }
 

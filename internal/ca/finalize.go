@@ -57,8 +57,9 @@ func (a *Authority) Finalize(ctx context.Context, who Requester, id protocol.Ord
 		return OrderView{}, err
 	}
 	w := work{Directory: d, certificate: c, prepared: prepared, replaces: replacedSerial(o), csr: csr, who: who}
-	if j := a.startIssuance(ctx, w); j != nil {
-		j.wait(ctx, a.hold)
+	if j := a.startIssuance(ctx, w); j != nil && j.wait(ctx, a.hold) && j.made != nil {
+		o.Status, o.Certificate = protocol.OrderValid, string(j.made.(cert.Serial))
+		return OrderView{Order: o}, nil
 	}
 	return a.Order(context.WithoutCancel(ctx), who, id)
 }
@@ -195,32 +196,36 @@ type work struct {
 // runs; nil when there is no room, and the sweep will do it.
 func (a *Authority) startIssuance(ctx context.Context, w work) *job {
 	t := task{about: string(w.certificate.Serial), expect: w.prepared.Wait()}
-	j, _ := a.issuances.start(ctx, string(w.certificate.Order), t, func(ctx context.Context) error { return a.issue(ctx, w) })
+	j, _ := a.issuances.start(ctx, string(w.certificate.Order), t, func(ctx context.Context) (any, error) { return a.issue(ctx, w) })
 	return j
 }
 
 // issue takes a planned certificate to its end: signed and recorded, or the
 // order made invalid because something was withdrawn. Where the trouble is
-// the server's own, the plan stays and the sweep tries again.
-func (a *Authority) issue(ctx context.Context, w work) error {
+// the server's own, the plan stays and the sweep tries again. It returns the
+// serial of the certificate that it recorded, nil for none.
+func (a *Authority) issue(ctx context.Context, w work) (any, error) {
 	ctx, cancel := context.WithTimeout(ctx, signatureTime)
 	defer cancel()
 	begun := a.clock()
-	err := a.sign(ctx, &w)
+	recorded, err := a.sign(ctx, &w)
 	a.observe.Issued(w.certificate.Directory, w.certificate.Profile, a.clock().Sub(begun), err)
+	if err == nil && recorded {
+		return w.certificate.Serial, nil
+	}
 	if err == nil {
-		return nil
+		return nil, nil
 	}
 	problem, ok := errors.AsType[*protocol.Problem](err)
 	if !ok {
 		a.log.Error("certificate not issued; it will be tried again", "order", w.certificate.Order, "serial", w.certificate.Serial, "error", err)
-		return err
+		return nil, err
 	}
 	if err := a.refuse(context.WithoutCancel(ctx), w, problem); err != nil {
 		a.log.Error("refusal not recorded", "order", w.certificate.Order, "error", err)
-		return err
+		return nil, err
 	}
-	return nil
+	return nil, nil
 }
 
 // holdPlans keeps the plans ours whose signatures wait for a slow key, so that
@@ -260,21 +265,21 @@ func (a *Authority) refuse(ctx context.Context, w work, p *protocol.Problem) err
 	})
 }
 
-// sign rechecks, signs and records.
-func (a *Authority) sign(ctx context.Context, w *work) error {
+// sign rechecks, signs and records; false where another had recorded.
+func (a *Authority) sign(ctx context.Context, w *work) (recorded bool, err error) {
 	for {
 		if err := a.stillStands(ctx, w.Directory, w.certificate); err != nil {
-			return err
+			return false, err
 		}
 		der, err := a.useKey(ctx, w)
 		if errors.Is(err, errStale) {
 			if err := a.freshen(ctx, w); err != nil {
-				return err
+				return false, err
 			}
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("signing: %w", err)
+			return false, fmt.Errorf("signing: %w", err)
 		}
 		return a.record(ctx, w, der)
 	}
@@ -360,9 +365,10 @@ func withdrawn(s store.Standing, err error) error {
 // record makes the certificate durable, and with it that the order is valid:
 // from here on it may be seen. What was withdrawn while the key worked is
 // found here, and the signature forgotten.
-func (a *Authority) record(ctx context.Context, w *work, der []byte) error {
+func (a *Authority) record(ctx context.Context, w *work, der []byte) (recorded bool, err error) {
 	c := w.certificate
-	return a.db.Update(ctx, func(tx *store.Tx) error {
+	err = a.db.Update(ctx, func(tx *store.Tx) error {
+		recorded = false // PostgreSQL may run this again
 		standing, err := tx.StillStands(ctx, c.Order, tx.Now())
 		if err != nil || standing.Order != protocol.OrderProcessing {
 			return err // another replica was quicker
@@ -388,6 +394,7 @@ func (a *Authority) record(ctx context.Context, w *work, der []byte) error {
 				return err
 			}
 		}
+		recorded = true
 		return tx.Audit(audit.Entry{
 			Action: "certificate.issue", Actor: "account:" + string(c.Account), Peer: w.who.peer(), Directory: c.Directory,
 			Object: string(c.Serial), Detail: map[string]any{
@@ -395,6 +402,7 @@ func (a *Authority) record(ctx context.Context, w *work, der []byte) error {
 			},
 		})
 	})
+	return recorded, err
 }
 
 // resumeIssuance goes on with a plan that a stopped process left: the same

@@ -19,6 +19,7 @@ type jobs struct {
 type job struct {
 	done  chan struct{} // closed at the end
 	err   error         // what came of it; read after done only
+	made  any           // likewise: the state it recorded, nil where that must be read
 	begun time.Time
 	task  // what it does; guarded by jobs.mu
 }
@@ -37,7 +38,7 @@ func newJobs(most int) *jobs {
 // it returns that one, and mine is false. It returns nil when as many run as
 // may: the caller leaves the work to the database and the sweep. The context
 // of the work outlives the caller's.
-func (js *jobs) start(ctx context.Context, id string, t task, work func(context.Context) error) (j *job, mine bool) {
+func (js *jobs) start(ctx context.Context, id string, t task, work func(context.Context) (any, error)) (j *job, mine bool) {
 	js.mu.Lock()
 	defer js.mu.Unlock()
 	if j, ok := js.running[id]; ok {
@@ -58,7 +59,7 @@ func (js *jobs) start(ctx context.Context, id string, t task, work func(context.
 			<-js.slots
 			close(j.done)
 		}()
-		j.err = work(context.WithoutCancel(ctx))
+		j.made, j.err = work(context.WithoutCancel(ctx))
 	}()
 	return j, true
 }

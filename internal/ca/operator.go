@@ -126,6 +126,7 @@ func (a *Authority) ShowAccount(ctx context.Context, who Operator, id protocol.A
 // RevokeAccount ends an account against its will (RFC 8555 section 7.1.2). Its
 // certificates stay; revoke them one by one where they must go too.
 func (a *Authority) RevokeAccount(ctx context.Context, who Operator, id protocol.AccountID) error {
+	defer a.known.forget(id)
 	return a.operate(ctx, who, "account.revoke", string(id), func(tx *store.Tx, _ *audit.Entry) error {
 		ok, err := tx.EndAccount(id, protocol.AccountRevoked)
 		if err == nil && !ok {

@@ -154,7 +154,7 @@ func TestOperatorRevokes(t *testing.T) {
 		if err := w.RevokeAccount(t.Context(), administrator, a.Requester.Account.ID); err != nil {
 			t.Fatal(err)
 		}
-		_, err := w.Authority.Account(t.Context(), "main", a.Requester.Account.ID)
+		_, _, err := w.Authority.Account(t.Context(), "main", a.Requester.Account.ID)
 		wants(t, err, protocol.Unauthorized, "revoked")
 		wants(t, w.RevokeAccount(t.Context(), administrator, a.Requester.Account.ID), protocol.Malformed, "ended already")
 		_, err = a.UpdateAccount(t.Context(), a.Requester, &[]string{}, false)

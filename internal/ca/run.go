@@ -224,6 +224,7 @@ func (a *Authority) sweep(ctx context.Context, what string, batch func(*store.Tx
 	total := 0
 	defer func() {
 		if total > 0 {
+			a.known.forget("")
 			a.observe.Swept(what, total)
 			a.log.Info("swept", "what", what, "rows", total)
 		}

@@ -214,7 +214,7 @@ func TestRunStops(t *testing.T) {
 func TestJobs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		js, gate, runs := newJobs(2), make(chan bool), atomic.Int32{}
-		work := func(ctx context.Context) error { runs.Add(1); <-gate; return ctx.Err() }
+		work := func(ctx context.Context) (any, error) { runs.Add(1); <-gate; return nil, ctx.Err() }
 		ctx, cancel := context.WithCancel(t.Context())
 		a, mine := js.start(ctx, "a", task{about: "x", expect: 5 * time.Second}, work)
 		again, _ := js.start(ctx, "a", task{}, work)
@@ -255,7 +255,7 @@ func TestJobs(t *testing.T) {
 		}
 		var wait sync.WaitGroup
 		for i := range 10 {
-			wait.Go(func() { js.start(t.Context(), fmt.Sprint(i), task{}, func(context.Context) error { return nil }) })
+			wait.Go(func() { js.start(t.Context(), fmt.Sprint(i), task{}, func(context.Context) (any, error) { return nil, nil }) })
 		}
 		wait.Wait()
 		js.idle(t.Context())

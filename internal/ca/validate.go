@@ -140,8 +140,10 @@ func (a *Authority) Respond(ctx context.Context, who Requester, id protocol.Auth
 	switch j := a.startValidation(ctx, d, z, check); {
 	case j == nil || !a.holdFor(ctx, who, j):
 		err = a.recordProcessing(ctx, who, z, j == nil)
-	default:
+	case j.err != nil:
 		err = j.err // the database's: nothing was recorded, so the client must ask again
+	case j.made != nil:
+		return j.made.(protocol.Authorization), nil
 	}
 	if err != nil {
 		return z, err
@@ -204,7 +206,7 @@ func (a *Authority) startValidation(ctx context.Context, d *Directory, z protoco
 	if !v.enter(v.targets, target, maxPerTarget) {
 		return nil
 	}
-	j, mine := v.start(ctx, string(z.ID), task{about: string(check.Type)}, func(ctx context.Context) error {
+	j, mine := v.start(ctx, string(z.ID), task{about: string(check.Type)}, func(ctx context.Context) (any, error) {
 		defer v.leave(v.targets, target)
 		return a.validate(ctx, d, z, check)
 	})
@@ -215,13 +217,14 @@ func (a *Authority) startValidation(ctx context.Context, d *Directory, z protoco
 }
 
 // validate tries once and records how it went: valid, invalid, or, where RFC
-// 8555 section 8.2 makes sense of it, processing until the next try. Its error
-// is the database's; then nothing was recorded.
-func (a *Authority) validate(ctx context.Context, d *Directory, z protocol.Authorization, check protocol.Validation) error {
+// 8555 section 8.2 makes sense of it, processing until the next try. It returns
+// the authorization as it ended, nil where another was quicker or it goes on.
+// Its error is the database's; then nothing was recorded.
+func (a *Authority) validate(ctx context.Context, d *Directory, z protocol.Authorization, check protocol.Validation) (any, error) {
 	// Another job may have ended just before this one began.
 	current, err := a.db.Authorization(ctx, z.ID)
 	if err != nil || current.Status != protocol.AuthorizationPending || current.Attempt.Tries != z.Attempt.Tries {
-		return err
+		return nil, err
 	}
 	begun := a.clock()
 	evidence, failure := a.look(ctx, d, check)
@@ -235,17 +238,28 @@ func (a *Authority) validate(ctx context.Context, d *Directory, z protocol.Autho
 	if failure != nil {
 		at.Error = protocol.AsProblem(failure)
 		if why, ok := errors.AsType[*protocol.ValidationError](failure); (!ok || why.Retryable) && at.Tries <= len(a.validations.delays) {
-			return a.again(ctx, z, at, now.Add(a.validations.delays[at.Tries-1]))
+			return nil, a.again(ctx, z, at, now.Add(a.validations.delays[at.Tries-1]))
 		}
 	} else {
 		at.ValidatedAt, at.Error = now, nil
 	}
 	at.Response = nil
-	err = a.db.Update(ctx, func(tx *store.Tx) error { return a.finishValidation(tx, d, z, at, expires, check, evidence) })
+	z.Attempt, z.ExpiresAt, z.Status = at, expires, protocol.AuthorizationValid
+	if at.Error != nil {
+		z.Status = protocol.AuthorizationInvalid
+	}
+	recorded := false
+	err = a.db.Update(ctx, func(tx *store.Tx) (err error) {
+		recorded, err = a.finishValidation(tx, d, z, check, evidence)
+		return err
+	})
 	if err != nil {
 		a.log.Error("validation result not recorded", "authorization", z.ID, "error", err)
 	}
-	return err
+	if err != nil || !recorded {
+		return nil, err
+	}
+	return z, nil
 }
 
 // lasts says until when a proof is good: as long as the directory lets it be,
@@ -271,29 +285,27 @@ func lasts(d *Directory, z protocol.Authorization, seen protocol.Evidence, failu
 
 // finishValidation records the end of a validation, unless the authorization
 // was deactivated, or validated by another replica, meanwhile.
-func (a *Authority) finishValidation(tx *store.Tx, d *Directory, z protocol.Authorization, at protocol.Attempt, expires time.Time,
-	check protocol.Validation, seen protocol.Evidence) error {
+func (a *Authority) finishValidation(tx *store.Tx, d *Directory, z protocol.Authorization, check protocol.Validation, seen protocol.Evidence) (bool, error) {
 	e := audit.Entry{
 		Actor: "account:" + string(z.Account), Peer: addressOf(check.Peer), Directory: z.Directory,
 		Object: string(z.ID), Detail: map[string]any{"name": z.Identifier.Value, "type": check.Type},
 	}
-	status := protocol.AuthorizationValid
+	at := z.Attempt
 	if at.Error == nil {
 		e.Action = "authorization.valid"
 		e.Detail["seen"] = seen
 	} else {
-		status = protocol.AuthorizationInvalid
 		e.Action, e.Denied = "authorization.invalid", at.Error.Error()
 	}
-	if ok, err := tx.FinishValidation(z.ID, at, status, expires); err != nil || !ok {
-		return err
+	if ok, err := tx.FinishValidation(z.ID, at, z.Status, z.ExpiresAt); err != nil || !ok {
+		return false, err
 	}
 	if l := d.Limits.FailuresPerAccount; at.Error != nil && l.Count > 0 {
 		if _, err := tx.Take(failuresKey(z.Account), l); err != nil {
-			return err
+			return false, err
 		}
 	}
-	return tx.Audit(e)
+	return true, tx.Audit(e)
 }
 
 // again records a retryable failure and when the next try is due; the sweep

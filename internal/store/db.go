@@ -167,7 +167,8 @@ func (db *DB) Stats() Stats {
 // Update runs fn in a write transaction and returns when its changes are on
 // disk, or when there are none to come: an error of fn's rolls back what fn
 // did and is returned as it is. It blocks for its turn and for the commit;
-// ctx ends only the wait before fn starts. fn must not block, since on SQLite
+// ctx ends only the wait before fn starts, and on PostgreSQL its deadline the
+// transaction too, as a lost connection would. fn must not block, since on SQLite
 // every writer waits for it, and may run more than once (PostgreSQL ends one
 // of two transactions that hinder each other), so it sets, never adds to,
 // what lives outside it.

@@ -170,6 +170,47 @@ func TestPostgresCrash(t *testing.T) {
 	})
 }
 
+// After a crash a client needs one nonce more, and no more: the badNonce that
+// tells him of the lost epoch brings a nonce of the new one. The clock stands
+// still, so that nothing rests on waiting; whoever asked while the server was
+// away changes nothing.
+func TestPostgresNoncesAfterCrash(t *testing.T) {
+	onPostgres(t, func(t *testing.T) {
+		now := time.Now()
+		a, b := replicas(t, func() time.Time { return now })
+		na, nb := nonces(t, a), nonces(t, b)
+		lost := nb.New()
+		if err := postgres.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		for _, nonce := range []string{na.New(), "AAAA" + na.New()[4:]} {
+			if _, err := na.Use(t.Context(), nonce); !errors.Is(err, store.ErrUnavailable) {
+				t.Errorf("a nonce without a server: %v", err)
+			}
+		}
+		if err := postgres.Start(); err != nil {
+			t.Fatal(err)
+		}
+		update(t, a, func(tx *store.Tx) error { return tx.PutSecret("s", nil) }) // connections are made anew
+		var used bool
+		var err error
+		for range 20 { // each of the pool's four may have died
+			if used, err = na.Use(t.Context(), na.New()); err == nil {
+				break
+			}
+		}
+		if used || err != nil {
+			t.Fatalf("a nonce of the lost epoch: %v, %v", used, err)
+		}
+		use(t, na, na.New(), true)
+		// The other replica learns of the new epoch from its first nonce.
+		use(t, nb, na.New(), true)
+		use(t, nb, nb.New(), true)
+		use(t, nb, lost, false)
+		use(t, na, lost, false)
+	})
+}
+
 // Two transactions that hinder each other: PostgreSQL ends one, which runs
 // again.
 func TestPostgresDeadlock(t *testing.T) {

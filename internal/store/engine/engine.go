@@ -28,8 +28,9 @@ type Row interface{ Scan(into ...any) error }
 // Runner runs single statements: on SQLite by statements compiled once per
 // connection, on PostgreSQL by the driver, which does the same by itself.
 // None of them is interrupted by a context: a client that hangs up cancels
-// nothing, and database/sql would start goroutines for each. The driver's
-// errors come back as the package's.
+// nothing, and database/sql would start goroutines for each. Only the deadline
+// of a context holds, on PostgreSQL: of Query's and Search's, and within a
+// transaction of Update's. The driver's errors come back as the package's.
 type Runner interface {
 	// Query runs a constant statement which finds a few rows at once, and
 	// calls row for each until it fails. It must not wait for anything. The
@@ -61,6 +62,9 @@ type Config struct {
 	Counters   *Counters
 	Migrations fs.FS // *.sql, applied in the order of their names
 	UnsafeSync bool  // see store.Options
+
+	// Silence is how long a PostgreSQL may not answer; 0: 12 s.
+	Silence time.Duration
 
 	// Mark is called when a transaction or a savepoint begins, and what it
 	// returns when that is rolled back: for state beside the database that
