@@ -36,6 +36,7 @@ var drivers = map[string]struct {
 	by     []string
 	reason string
 }{
+	"zombiezen.com/go/sqlite":             {[]string{"internal/store"}, "SQL lives in the store"},
 	"modernc.org/sqlite":                  {[]string{"internal/store"}, "SQL lives in the store"},
 	"github.com/jackc/pgx":                {[]string{"internal/store"}, "SQL lives in the store"},
 	"database/sql":                        {[]string{"internal/store"}, "SQL lives in the store"},

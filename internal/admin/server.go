@@ -10,10 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/user"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -27,10 +24,7 @@ import (
 type Server struct {
 	Authority *ca.Authority
 	Version   string
-	// Users may call besides root and the server's own user: names or
-	// numbers.
-	Users  []string
-	Logger *slog.Logger
+	Logger    *slog.Logger
 }
 
 // Bounds: an operator's request is small, and the socket is local.
@@ -99,14 +93,14 @@ func (s *Server) HTTPServer() *http.Server {
 		Handler: s.Handler(), ReadTimeout: readTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: 16 << 10,
 		ErrorLog: slog.NewLogLogger(s.Logger.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			return context.WithValue(ctx, callerKey{}, s.caller(c))
+			return context.WithValue(ctx, callerKey{}, caller(c))
 		},
 	}
 }
 
-// caller identifies the process at the other end: root, the server's own user
-// and those listed are administrators, nobody else is anybody.
-func (s *Server) caller(c net.Conn) ca.Operator {
+// caller identifies the process at the other end: root and the server's own
+// user are administrators, nobody else is anybody.
+func caller(c net.Conn) ca.Operator {
 	u, ok := c.(*net.UnixConn)
 	if !ok {
 		return ca.Operator{Name: "unknown"}
@@ -124,21 +118,10 @@ func (s *Server) caller(c net.Conn) ca.Operator {
 		return ca.Operator{Name: "unknown"}
 	}
 	who := ca.Operator{Name: fmt.Sprintf("uid:%d", cred.Uid)}
-	if cred.Uid == 0 || int(cred.Uid) == os.Geteuid() || s.listed(cred.Uid) {
+	if cred.Uid == 0 || int(cred.Uid) == os.Geteuid() {
 		who.Role = ca.Administrator
 	}
 	return who
-}
-
-func (s *Server) listed(uid uint32) bool {
-	number := strconv.FormatUint(uint64(uid), 10)
-	return slices.ContainsFunc(s.Users, func(name string) bool {
-		if name == number {
-			return true
-		}
-		u, err := user.Lookup(name)
-		return err == nil && u.Uid == number
-	})
 }
 
 // Handler routes the API.

@@ -61,9 +61,29 @@ func (a *Authority) RevokeByKey(ctx context.Context, who KeyHolder, der []byte, 
 		return err
 	}
 	if k, ok := leaf.PublicKey.(interface{ Equal(crypto.PublicKey) bool }); !ok || !k.Equal(who.Key.Key) {
-		return a.deny(ctx, e, protocol.NewProblem(protocol.Unauthorized, "the request is not signed by the certificate's key"))
+		return a.denyStranger(ctx, who, e, protocol.NewProblem(protocol.Unauthorized, "the request is not signed by the certificate's key"))
 	}
 	return a.revoke(ctx, c, r, e)
+}
+
+// denyStranger is deny for one without an account, whom the limit on new
+// accounts keeps from filling the log at will.
+func (a *Authority) denyStranger(ctx context.Context, who KeyHolder, e audit.Entry, p *protocol.Problem) error {
+	d, err := a.directory(who.Directory)
+	if err != nil {
+		return err
+	}
+	e.Denied = p.Error()
+	err = a.db.Update(ctx, func(tx *store.Tx) error {
+		if err := take(tx, d.Limits.AccountsPerAddress, "refused requests from this address", "accounts", who.Directory, network(who.Peer)); err != nil {
+			return err
+		}
+		return tx.Audit(e)
+	})
+	if err != nil {
+		return err
+	}
+	return p
 }
 
 // maxCertificate bounds what is looked at in a revocation request; ours are

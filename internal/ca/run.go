@@ -18,7 +18,8 @@ const (
 	workEvery  = time.Second
 	sweepEvery = time.Minute
 	sweepLease = 3 * time.Minute
-	sweepBatch = 500 // rows a transaction, so that nobody waits long behind it
+	auditLease = 5 * time.Second // taken anew every second; after a crash another replica goes on
+	sweepBatch = 500             // rows a transaction, so that nobody waits long behind it
 	claimBatch = 64
 )
 
@@ -38,6 +39,8 @@ func (a *Authority) Run(ctx context.Context, grace time.Duration) {
 	defer cancel()
 	a.validations.idle(ctx)
 	a.issuances.idle(ctx)
+	a.attempt(ctx, "audit", a.sequenceAudit) // what these ended with
+	a.attempt(ctx, "audit", a.leaveAudit)
 }
 
 // every does something regularly until ctx ends.
@@ -179,10 +182,21 @@ func (a *Authority) sequenceAudit(ctx context.Context) error {
 		return nil
 	}
 	return a.db.Update(ctx, func(tx *store.Tx) error {
-		if ok, err := tx.Lease("audit", a.replica, tx.Now().Add(sweepLease)); err != nil || !ok {
+		if ok, err := tx.Lease("audit", a.replica, tx.Now().Add(auditLease)); err != nil || !ok {
 			return err
 		}
 		_, err := tx.SequenceAudit(tx.Now(), a.replica, sweepBatch)
+		return err
+	})
+}
+
+// leaveAudit lets another replica go on with the chain at once.
+func (a *Authority) leaveAudit(ctx context.Context) error {
+	if !a.db.AuditNeedsSequencing() {
+		return nil
+	}
+	return a.db.Update(ctx, func(tx *store.Tx) error {
+		_, err := tx.Lease("audit", a.replica, tx.Now())
 		return err
 	})
 }

@@ -255,7 +255,9 @@ func TestJobs(t *testing.T) {
 		}
 		var wait sync.WaitGroup
 		for i := range 10 {
-			wait.Go(func() { js.start(t.Context(), fmt.Sprint(i), task{}, func(context.Context) (any, error) { return nil, nil }) })
+			wait.Go(func() {
+				js.start(t.Context(), fmt.Sprint(i), task{}, func(context.Context) (any, error) { return nil, nil })
+			})
 		}
 		wait.Wait()
 		js.idle(t.Context())

@@ -67,11 +67,6 @@ func (k *checker) server() {
 	}
 	oneOf(k, "log.format", c.Log.Format, []string{"text", "json"})
 	oneOf(k, "log.level", c.Log.Level, []string{"debug", "info", "warn", "error"})
-	for i, user := range c.Admin.Users {
-		if user == "" {
-			k.fail(fmt.Sprintf("admin.users[%d]", i), "a user's name or number is wanted")
-		}
-	}
 	if keep := c.Certificates.KeepAfterExpiry; keep < span(day) {
 		k.fail("certificates.keep_after_expiry", "this is %s; a withdrawn certificate must outlast the last CRL that lists it, so at least 1d", keep)
 	}

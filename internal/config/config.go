@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/netip"
+	"net/url"
 	"path/filepath"
 	"strings"
 )
@@ -96,13 +97,11 @@ type Metrics struct {
 	ClientCA string `yaml:"client_ca"`
 }
 
-// Admin is the API of `chancery admin`, on a unix socket with mode 0600.
+// Admin is the API of `chancery admin`, on a unix socket with mode 0600: root
+// and the user that the server runs as may use it.
 type Admin struct {
 	// The path of the socket. Default: admin.sock.
 	Socket string `yaml:"socket"`
-	// User names or numbers that may use it (the kernel says who calls).
-	// Default: root and the user that the server runs as.
-	Users []string `yaml:"users"`
 }
 
 // Publish is what relying parties fetch: CRLs and issuer certificates, over
@@ -182,7 +181,12 @@ func (c *Config) Path(name string) string {
 // as by Path.
 func (c *Config) KeyURI(uri string) string {
 	if path, ok := strings.CutPrefix(uri, "file:"); ok {
-		return "file:" + c.Path(strings.TrimPrefix(path, "//"))
+		// The folder's own name may have characters that a URI can't.
+		plain, err := url.PathUnescape(strings.TrimPrefix(path, "//"))
+		if err != nil {
+			return uri // opening it says what is wrong
+		}
+		return "file:" + (&url.URL{Path: c.Path(plain)}).EscapedPath()
 	}
 	return uri
 }

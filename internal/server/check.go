@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 
 	"github.com/chancery-pki/chancery/internal/config"
 	"github.com/chancery-pki/chancery/internal/signer"
@@ -16,13 +15,6 @@ import (
 // key, and holds keys, certificates, chains and profiles against each other.
 func Check(ctx context.Context, c *config.Config) error {
 	faults := []error{refuseReadableRoot(c)}
-	for _, ic := range c.Issuers {
-		for _, s := range ic.Signers {
-			if path, ok := strings.CutPrefix(c.KeyURI(s.Key), "file:"); ok {
-				faults = append(faults, refuseOpenFile(path))
-			}
-		}
-	}
 	if c.TLS.Certificate != "" {
 		if _, err := readPair(c); err != nil {
 			faults = append(faults, fmt.Errorf("tls: %w", err))

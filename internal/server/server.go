@@ -204,7 +204,7 @@ func (s *Server) listen(c *config.Config) (all []bound, err error) {
 	acme := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*s.acme.Load()).ServeHTTP(w, r) })
 	all = append(all, bound{"acme", l, acmeserver.HTTPServer(acme, s.own.tlsConfig()), true})
 
-	a := &admin.Server{Authority: s.authority, Version: s.version, Logger: s.log, Users: c.Admin.Users}
+	a := &admin.Server{Authority: s.authority, Version: s.version, Logger: s.log}
 	if l, err = admin.Listen(c.Path(c.Admin.Socket)); err != nil {
 		return all, fmt.Errorf("admin.socket: %w", err)
 	}

@@ -257,9 +257,10 @@ func (w *writer) run(fn func(*Tx) error, undo func()) (err error) {
 }
 
 // commitDelay is how long a leader waits for more to join where others are
-// about, as PostgreSQL's commit_delay: half of what a sync takes on many disks,
-// and a good part of the work of a commit saved. One who is alone never waits.
-const commitDelay = 500 * time.Microsecond
+// about, as PostgreSQL's commit_delay: no longer than a sync takes on many
+// disks, and it saves a third of the commits at eight clients (docs/PERFORMANCE.md).
+// One who is alone never waits.
+const commitDelay = time.Millisecond
 
 // commit leads: it ends the batch for all that share it, and finds who leads
 // next. Those who wait for the connection already come before it, and so join.
