@@ -69,8 +69,9 @@ func (w *wire) carry(c net.Conn) {
 		for {
 			n, err := from.Read(b)
 			w.mu.RLock() // waits while the wire is dead
+			_, failed := to.Write(b[:n])
 			w.mu.RUnlock()
-			if _, failed := to.Write(b[:n]); err != nil || failed != nil {
+			if err != nil || failed != nil {
 				return
 			}
 		}
