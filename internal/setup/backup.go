@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/chancery-pki/chancery/internal/admin"
+	"github.com/chancery-pki/chancery/internal/audit"
 	"github.com/chancery-pki/chancery/internal/cert"
 	"github.com/chancery-pki/chancery/internal/config"
 	"github.com/chancery-pki/chancery/internal/server"
@@ -94,14 +95,16 @@ func askServer(ctx context.Context, socket string, w io.Writer) error {
 type Restored struct {
 	MovedAside string             // where the old SQLite database went; "" if there was none
 	Missing    []cert.Certificate // issued since the backup, found in the old database
+	Carried    store.Withdrawals  // since the backup, from the old database
 	Known      bool               // whether there was an old database to look at
 	At         time.Time
 }
 
 // Restore loads a backup into an empty database: SQLite's old file is moved
-// aside, PostgreSQL must be empty. The certificates that the old database has
-// and the backup has not are reported, since they are out there and no record
-// of the CA knows them any more.
+// aside, PostgreSQL must be empty. What the old database knows to be revoked,
+// or withdrawn otherwise, stays so. The certificates that it has and the backup
+// has not are reported, since they are out there and, but for those that are
+// revoked, no record of the CA knows them any more.
 func Restore(ctx context.Context, c *config.Config, path string) (*Restored, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -115,7 +118,7 @@ func Restore(ctx context.Context, c *config.Config, path string) (*Restored, err
 			return nil, err
 		}
 	}
-	db, err := fill(ctx, c, f, log)
+	db, err := fill(ctx, c, f, report, log)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("restore: %w", err), report.undo(c))
 	}
@@ -126,20 +129,34 @@ func Restore(ctx context.Context, c *config.Config, path string) (*Restored, err
 	report.Known = true
 	old, err := store.Open(ctx, store.Options{DSN: report.MovedAside, Logger: log})
 	if err != nil {
-		return report, fmt.Errorf("restored, but the old database can't be read to see what was issued since: %w", err)
+		return report, fmt.Errorf("restored, but the old database can't be read to see what was issued and revoked since: %w", err)
 	}
 	defer old.Close()
-	report.Missing, err = missing(ctx, old, db)
-	return report, err
+	if report.Missing, err = missing(ctx, old, db); err != nil {
+		return report, fmt.Errorf("restored, but what was issued and revoked since is good again and not known: the old database, %s: %w", report.MovedAside, err)
+	}
+	if report.Carried, err = db.CarryWithdrawals(ctx, operator(), old); err != nil {
+		return report, fmt.Errorf("restored, but what was revoked since is good again, revoke it anew: the old database, %s: %w", report.MovedAside, err)
+	}
+	return report, nil
 }
 
-// fill opens the database, which is empty, and loads the backup.
-func fill(ctx context.Context, c *config.Config, backup io.Reader, log *slog.Logger) (*store.DB, error) {
+// operator is who restores, as the audit log names those who use the admin
+// socket.
+func operator() string { return fmt.Sprintf("operator:uid:%d", os.Getuid()) }
+
+// fill opens the database, which is empty, loads the backup, and records that.
+func fill(ctx context.Context, c *config.Config, backup *os.File, r *Restored, log *slog.Logger) (*store.DB, error) {
 	db, err := server.OpenDatabase(ctx, c, log)
 	if err != nil {
 		return nil, err
 	}
-	if err := db.Load(ctx, backup); err != nil {
+	if err = db.Load(ctx, backup); err == nil {
+		err = db.Update(ctx, func(tx *store.Tx) error {
+			return tx.Audit(audit.Entry{Action: "database.restore", Actor: operator(), Detail: map[string]any{"from": backup.Name(), "moved_aside": r.MovedAside}})
+		})
+	}
+	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return db, nil
@@ -215,20 +232,48 @@ func missing(ctx context.Context, old, new *store.DB) ([]cert.Certificate, error
 // Print tells what was done, and what the CA has forgotten.
 func (r *Restored) Print(w io.Writer) {
 	fmt.Fprintln(w, "restored")
-	switch {
-	case !r.Known:
-		fmt.Fprintln(w, "There was no old database to compare with: certificates issued after the backup was made are not known here.")
-		return
-	case len(r.Missing) == 0:
-		fmt.Fprintf(w, "The old database is at %s; it has no certificate that the backup lacks.\n", r.MovedAside)
+	if !r.Known {
+		fmt.Fprintln(w, "There was no old database to compare with: certificates issued after the backup was made are not known here, and what was revoked after it is good again.")
 		return
 	}
-	fmt.Fprintf(w, "The old database is at %s. It has %d certificates that the backup lacks:\n", r.MovedAside, len(r.Missing))
+	if len(r.Missing) == 0 {
+		fmt.Fprintf(w, "The old database is at %s; it has no certificate that the backup lacks.\n", r.MovedAside)
+	} else {
+		fmt.Fprintf(w, "The old database is at %s. It has %d certificates that the backup lacks:\n", r.MovedAside, len(r.Missing))
+	}
 	for _, c := range r.Missing {
 		names := ""
 		for _, id := range c.Names {
 			names += " " + id.Value
 		}
+		if !c.Revoked.At.IsZero() {
+			names += "  (revoked)"
+		}
 		fmt.Fprintf(w, "  %s  until %s %s\n", c.Serial, c.NotAfter.UTC().Format(time.RFC3339), names)
+	}
+	r.printCarried(w)
+}
+
+func (r *Restored) printCarried(w io.Writer) {
+	if r.Carried.Total() == 0 {
+		fmt.Fprintln(w, "Nothing was revoked after the backup was made.")
+		return
+	}
+	fmt.Fprintln(w, "Revoked or withdrawn after the backup was made, and so again:")
+	for _, c := range []struct {
+		n    int
+		what string
+	}{
+		{r.Carried.Certificates, "certificates revoked"},
+		{r.Carried.BlockedKeys, "compromised keys blocked"},
+		{r.Carried.Accounts, "accounts ended"},
+		{r.Carried.AccountKeys, "account keys replaced"},
+		{r.Carried.RetiredKeys, "keys of ended accounts retired"},
+		{r.Carried.EABKeys, "EAB keys revoked"},
+		{r.Carried.Authorizations, "authorizations ended"},
+	} {
+		if c.n > 0 {
+			fmt.Fprintf(w, "  %6d %s\n", c.n, c.what)
+		}
 	}
 }

@@ -79,7 +79,7 @@ func (db *DB) Nonces(ctx context.Context) (*Nonces, error) {
 		return n, nil
 	}
 	// Each replica counts in a range of its own, new at every start.
-	n.shared = &sharedNonces{clock: db.clock, pool: queries{run: p.Hasty()}}
+	n.shared = &sharedNonces{clock: db.clock, db: p, pool: queries{run: p.Hasty()}}
 	err := db.Update(ctx, func(tx *Tx) error {
 		r, err := tx.NextNumber("nonce.range", 1)
 		n.shared.first = uint64(r%nonceRanges) << nonceRangeBits
@@ -127,7 +127,7 @@ func (n *Nonces) Use(ctx context.Context, nonce string) (bool, error) {
 		return false, nil
 	}
 	e := n.epoch(b[:nonceTag])
-	if e == nil && n.shared != nil && n.shared.due(nonceRetry) {
+	if e == nil && n.shared != nil && n.shared.strange.due(n.shared.clock(), nonceRetry) {
 		if err := n.refresh(ctx); err != nil {
 			return false, err
 		}
@@ -225,11 +225,32 @@ func (u *usedNonces) take(counter uint64) bool {
 // sharedNonces is what replicas on one PostgreSQL need to agree.
 type sharedNonces struct {
 	clock func() time.Time
-	pool  queries // its commits don't wait for the disk
+	db    *engine.Postgres
+	pool  queries // of db, whose commits don't wait for the disk
 	first uint64  // the start of this replica's range
 
-	looked atomic.Int64 // when the epochs were last read, unix microseconds
-	mu     sync.Mutex   // one refresh at a time
+	looked  atomic.Int64 // when the epochs were last read, unix microseconds
+	tried   pace         // reading them beside the requests
+	strange pace         // reading them for an unknown epoch
+
+	mu      sync.Mutex
+	reading *epochReading // the refresh under way; nil for none
+}
+
+// epochReading is a refresh that everybody shares who asks for one meanwhile,
+// so that they don't wait one after the other for a database that is away.
+type epochReading struct {
+	done chan struct{}
+	err  error // set before done is closed
+}
+
+// pace keeps what needn't happen often from happening more often.
+type pace struct{ last atomic.Int64 } // unix microseconds
+
+// due reports whether it is time again, to one caller.
+func (p *pace) due(now time.Time, every time.Duration) bool {
+	last := p.last.Load()
+	return micros(now)-last >= every.Microseconds() && p.last.CompareAndSwap(last, micros(now))
 }
 
 const (
@@ -242,7 +263,8 @@ const (
 	nonceEpoch = 70 * time.Minute
 	nonceLook  = 30 * time.Second // how often the epochs are read, beside the requests
 	nonceStale = 5 * time.Minute  // after such a silence they are read first
-	nonceRetry = time.Second      // how often an unknown epoch makes us look
+	nonceAwait = 2 * time.Second  // but no longer than so: the nonce may still be good
+	nonceRetry = time.Second      // how often an unknown epoch, which may be made up, makes us look
 )
 
 func (s *sharedNonces) due(after time.Duration) bool {
@@ -253,13 +275,17 @@ func (s *sharedNonces) due(after time.Duration) bool {
 // long silence, when the one we know may be gone. Failing changes nothing; the
 // nonce then handed out may be refused, for which clients have badNonce.
 func (n *Nonces) keepFresh() {
-	switch s := n.shared; {
-	case s.due(nonceStale):
-		n.refresh(context.Background())
-	case s.due(nonceLook):
-		s.looked.Store(micros(s.clock())) // so that only one starts
-		go n.refresh(context.Background())
+	s := n.shared
+	if !s.due(nonceLook) || !s.tried.due(s.clock(), nonceLook) {
+		return
 	}
+	if !s.due(nonceStale) {
+		go n.refresh(context.Background())
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), nonceAwait)
+	defer cancel()
+	n.refresh(ctx)
 }
 
 // storedEpoch is a row of nonce_epochs.
@@ -273,13 +299,35 @@ func scanEpoch(rows engine.Row, e *storedEpoch) error {
 }
 
 // refresh reads the newest two epochs, beginning one when there is none (the
-// table is empty after a crash) or the newest is old.
+// table is empty after a crash) or the newest is old. It may return the answer
+// of a refresh that was under way.
 func (n *Nonces) refresh(ctx context.Context) error {
 	s := n.shared
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	r := s.reading
+	if r == nil {
+		r = &epochReading{done: make(chan struct{})}
+		s.reading = r
+		go func() {
+			r.err = n.readEpochs(context.WithoutCancel(ctx))
+			s.mu.Lock()
+			s.reading = nil
+			s.mu.Unlock()
+			close(r.done)
+		}()
+	}
+	s.mu.Unlock()
+	select {
+	case <-r.done:
+		return r.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (n *Nonces) readEpochs(ctx context.Context) error {
+	s := n.shared
 	now := s.clock()
-	s.looked.Store(micros(now))
 	stored, err := s.read(ctx)
 	if err != nil {
 		return err
@@ -309,6 +357,7 @@ func (n *Nonces) refresh(ctx context.Context) error {
 		return fmt.Errorf("%w: the nonce epochs vanish", ErrUnavailable)
 	}
 	n.epochs.Store(&epochs)
+	s.looked.Store(micros(now))
 	return nil
 }
 
@@ -346,13 +395,19 @@ func (s *sharedNonces) begin(stored []storedEpoch, now time.Time) error {
 }
 
 // takeShared marks a nonce as used for all replicas, provided that its epoch
-// still is in the table: a crash has emptied both.
+// still is in the table: a crash has emptied both. Then the epoch is given up
+// at once, so that the client, who is told badNonce, is also given a nonce
+// that will do.
 func (n *Nonces) takeShared(ctx context.Context, e *epoch, counter uint64) (bool, error) {
-	taken, err := n.shared.pool.changed(`INSERT INTO used_nonces (epoch, counter)
+	taken, err := n.shared.db.ExecHasty(ctx, `INSERT INTO used_nonces (epoch, counter)
 		SELECT $1, $2 WHERE EXISTS (SELECT 1 FROM nonce_epochs WHERE epoch = $1 AND tag = $3) ON CONFLICT DO NOTHING`,
 		e.number, int64(counter), e.tag[:])
-	if err != nil || taken || !n.shared.due(nonceRetry) {
-		return taken, err
+	if err != nil || taken > 0 {
+		return taken > 0, err
 	}
-	return false, n.refresh(ctx) // used before, or the epoch is gone
+	known, err := n.shared.pool.exists(ctx, "SELECT 1 FROM nonce_epochs WHERE epoch = $1 AND tag = $2", e.number, e.tag[:])
+	if err != nil || known {
+		return false, err // used before
+	}
+	return false, n.refresh(ctx)
 }

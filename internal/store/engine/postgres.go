@@ -1,37 +1,39 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
 	"net"
 	"strconv"
+	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/stdlib"
 )
 
 // Bounds of a connection to PostgreSQL. No statement of ours runs for seconds,
-// so whoever waits longer waits for a database that is away.
+// so whoever waits longer waits for a database that is away. A request that
+// meets a silent server gets its answer within the 20 s that the edge allows.
 const (
 	postgresConnections      = 16 // per replica; ten replicas fit the server's default of 100 only if told so
 	postgresHastyConnections = 4
 	postgresConnectTimeout   = 5 * time.Second
-	postgresSilence          = 30 * time.Second // no answer from the server for so long: the connection is dead
-	postgresStatementTimeout = "15s"
-	postgresIdleTimeout      = "60s" // the server ends a transaction that a replica left open
-	postgresRetries          = 10    // of a transaction that lost against another
+	postgresSilence          = 12 * time.Second // no answer from the server for so long: the connection is dead
+	postgresStatementTimeout = "10s"            // less, so that a server which only is slow says so
+	postgresIdleTimeout      = "60s"            // the server ends a transaction that a replica left open
+	postgresRetries          = 10               // of a transaction that lost against another
+	postgresPatience         = 10 * time.Minute // the silence of a migration's statement, or a backup's
 )
 
 // Postgres is a pool of connections, and a small one whose commits don't wait
 // for the disk.
 type Postgres struct {
 	Config
-	pool  *sql.DB
-	hasty *sql.DB
+	pool  *pool
+	hasty *pool
 }
 
 // OpenPostgres connects and migrates. A server older than 13 is refused, and
@@ -43,85 +45,38 @@ func OpenPostgres(ctx context.Context, dsn string, c Config) (_ *Postgres, err e
 			e.Close()
 		}
 	}()
-	if e.pool, err = openPool(dsn, postgresConnections, nil); err != nil {
+	silence, generation := cmp.Or(c.Silence, postgresSilence), new(atomic.Int64)
+	if e.pool, err = openPool(dsn, postgresConnections, silence, generation, nil); err != nil {
 		return nil, err
 	}
-	if e.hasty, err = openPool(dsn, postgresHastyConnections, map[string]string{"synchronous_commit": "off"}); err != nil {
+	if e.hasty, err = openPool(dsn, postgresHastyConnections, silence, generation, map[string]string{"synchronous_commit": "off"}); err != nil {
 		return nil, err
 	}
-	conn, err := e.pool.Conn(ctx)
+	t, err := e.pool.take(ctx)
 	if err != nil {
-		return nil, postgresFailure(err)
-	}
-	defer conn.Close()
-	if err := checkServer(ctx, conn, c.UnsafeSync); err != nil {
 		return nil, err
 	}
-	if err := migrate(ctx, conn, c, true); err != nil {
+	defer t.give()
+	if err := checkServer(ctx, t.Conn, c.UnsafeSync); err != nil {
+		return nil, err
+	}
+	t.wait(postgresPatience)
+	if err := migrate(ctx, t.Conn, c, true); err != nil {
 		return nil, err
 	}
 	return e, nil
 }
 
 // Reader reads what is committed.
-func (e *Postgres) Reader() Runner { return &direct{on: e.pool} }
+func (e *Postgres) Reader() Runner { return e.pool }
 
 // Hasty runs statements each of which may be lost, though never halved, when
 // the server loses power.
-func (e *Postgres) Hasty() Runner { return &direct{on: e.hasty} }
+func (e *Postgres) Hasty() Runner { return e.hasty }
 
-func openPool(dsn string, connections int, parameters map[string]string) (*sql.DB, error) {
-	c, err := pgx.ParseConfig(dsn)
-	if err != nil {
-		return nil, err // pgx leaves the password out
-	}
-	for name, value := range map[string]string{
-		"application_name":                    "chancery",
-		"statement_timeout":                   postgresStatementTimeout,
-		"idle_in_transaction_session_timeout": postgresIdleTimeout,
-	} {
-		if _, ok := c.RuntimeParams[name]; !ok {
-			c.RuntimeParams[name] = value
-		}
-	}
-	for name, value := range parameters {
-		c.RuntimeParams[name] = value
-	}
-	if c.ConnectTimeout == 0 {
-		c.ConnectTimeout = postgresConnectTimeout
-	}
-	dial := c.DialFunc
-	c.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := dial(ctx, network, address)
-		if err != nil {
-			return nil, err
-		}
-		return impatientConn{conn}, nil
-	}
-	pool := sql.OpenDB(stdlib.GetConnector(*c))
-	pool.SetMaxOpenConns(connections)
-	pool.SetMaxIdleConns(connections)
-	pool.SetConnMaxIdleTime(5 * time.Minute)
-	pool.SetConnMaxLifetime(time.Hour) // so that a balancer in between can move us
-	return pool, nil
-}
-
-// impatientConn ends a connection whose server has gone without a word. A
-// context per statement would do it too, with two goroutines for each.
-type impatientConn struct{ net.Conn }
-
-func (c impatientConn) Read(b []byte) (int, error) {
-	if err := c.SetReadDeadline(time.Now().Add(postgresSilence)); err != nil {
-		return 0, err
-	}
-	return c.Conn.Read(b)
-}
-
-func (c impatientConn) Write(b []byte) (int, error) {
-	if err := c.SetWriteDeadline(time.Now().Add(postgresSilence)); err != nil {
-		return 0, err
-	}
-	return c.Conn.Write(b)
+// ExecHasty is Hasty's Exec, until ctx's deadline.
+func (e *Postgres) ExecHasty(ctx context.Context, text string, args ...any) (int64, error) {
+	return e.hasty.exec(ctx, text, args)
 }
 
 // checkServer refuses a server that we weren't tested with, or that answers a
@@ -169,6 +124,8 @@ func (e *Postgres) Update(ctx context.Context, fn func(*Tx) error) error {
 		select { // let the other finish; longer each time
 		case <-time.After(time.Duration(try) * 5 * time.Millisecond):
 		case <-ctx.Done():
+		}
+		if ctx.Err() != nil {
 			return err
 		}
 	}
@@ -176,19 +133,18 @@ func (e *Postgres) Update(ctx context.Context, fn func(*Tx) error) error {
 }
 
 // try runs fn in one transaction. again says that nothing was written and
-// that it may go better next time.
+// that it may go better next time. When ctx's deadline passes, the connection
+// is closed, and with it ends the transaction.
 func (e *Postgres) try(ctx context.Context, fn func(*Tx) error) (again bool, err error) {
-	conn, err := e.pool.Conn(ctx) // the one wait that ctx may end
+	t, err := e.pool.take(ctx)
 	if err != nil {
-		if ctx.Err() != nil {
-			return false, ctx.Err()
-		}
-		return false, postgresFailure(err)
+		return false, err
 	}
-	defer conn.Close()
-	sqlTx, err := conn.BeginTx(context.Background(), nil)
-	if err != nil {
-		return true, postgresFailure(err) // a connection that died in the pool
+	defer t.give()
+	sqlTx, err := t.BeginTx(context.Background(), nil)
+	if err != nil { // the connection died in the pool; unless it was silent, which nobody waits for twice
+		t.line.doubt()
+		return !timedOut(err), postgresFailure(err)
 	}
 	defer sqlTx.Rollback() // after a commit it does nothing
 	tx := &Tx{on: &direct{on: sqlTx}, now: e.Clock(), aborts: true}
@@ -204,18 +160,25 @@ func (e *Postgres) try(ctx context.Context, fn func(*Tx) error) (again bool, err
 	return false, nil
 }
 
+// timedOut finds the end of somebody's patience.
+func timedOut(err error) bool {
+	e, ok := errors.AsType[net.Error](err)
+	return ok && e.Timeout()
+}
+
 // Ping implements Engine.
 func (e *Postgres) Ping(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	_, err := e.Reader().Exec("SELECT 1", nil)
-	return err
+	return e.pool.Query(ctx, "SELECT 1", nil, func(Row) error { return nil })
 }
 
 // Snapshot implements Engine.
 func (e *Postgres) Snapshot(ctx context.Context, fn func(Runner) error) error {
-	tx, err := e.pool.BeginTx(context.WithoutCancel(ctx), &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
+	t, err := e.pool.take(ctx)
+	if err != nil {
+		return err
+	}
+	defer t.give()
+	tx, err := t.BeginTx(context.Background(), &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
 	if err != nil {
 		return postgresFailure(err)
 	}
@@ -224,15 +187,16 @@ func (e *Postgres) Snapshot(ctx context.Context, fn func(Runner) error) error {
 	if _, err := on.Exec("SET LOCAL statement_timeout = 0", nil); err != nil {
 		return err
 	}
+	t.wait(postgresPatience)
 	return fn(on)
 }
 
 // Close implements Engine.
 func (e *Postgres) Close() error {
 	var errs []error
-	for _, pool := range []*sql.DB{e.pool, e.hasty} {
-		if pool != nil {
-			errs = append(errs, pool.Close())
+	for _, p := range []*pool{e.pool, e.hasty} {
+		if p != nil {
+			errs = append(errs, p.Close())
 		}
 	}
 	return errors.Join(errs...)
