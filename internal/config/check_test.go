@@ -39,7 +39,6 @@ func TestCheck(t *testing.T) {
 		{"open metrics", "metrics: {listen: \":9402\"}", ":26:19: metrics.listen: metrics tell much"},
 		{"open metrics by address", "metrics: {listen: \"10.0.0.1:9402\"}", "metrics.listen: metrics tell much"},
 		{"client_ca alone", "metrics: {client_ca: a.pem}", "warning: metrics.client_ca: there is no metrics.listen"},
-		{"empty user", "admin: {users: [\"\"]}", "admin.users[0]"},
 		{"no signer", "signers:\n      - key: file:ca/main.key\n        certificate: ca/main.pem => chain: a.pem", ":5:3: issuers.main.signers: an issuer needs at least one"},
 		{"no key", "- key: file:ca/main.key\n        certificate => - certificate", "issuers.main.signers[0].key: the key's URI is wanted"},
 		{"no CA certificate", "certificate: ca/main.pem => password_file: x", "issuers.main.signers[0].certificate: "},

@@ -243,13 +243,13 @@ func (s *story) invite() {
 	s.say("  root of trust   %s", root)
 	s.say("  for servers     %s", servers)
 	s.say("  for clients     %s", s.ready.Directories["clients"])
-	s.say("\nTry it:")
+	s.say("\nTry it:") // by .test names: Caddy has a CA of its own for .internal ones
 	s.say("  certbot   REQUESTS_CA_BUNDLE=%s certbot certonly --standalone -n --agree-tos -m you@example.org \\\n"+
 		"              --server %s --http-01-port %d \\\n"+
-		"              --config-dir %s/certbot --work-dir %s/certbot --logs-dir %s/certbot -d one.demo.internal", root, servers, d.HTTPPort, d.Dir, d.Dir, d.Dir)
+		"              --config-dir %s/certbot --work-dir %s/certbot --logs-dir %s/certbot -d one.demo.test", root, servers, d.HTTPPort, d.Dir, d.Dir, d.Dir)
 	s.say("  lego      LEGO_CA_CERTIFICATES=%s lego --server %s -a -m you@example.org \\\n"+
-		"              --path %s/lego --http --http.port 127.0.0.1:%d -d two.demo.internal run", root, servers, d.Dir, d.HTTPPort)
-	s.say("  Caddy     printf '{\\n acme_ca %s\\n acme_ca_root %s\\n http_port %d\\n https_port %d\\n}\\nthree.demo.internal {\\n respond hello\\n}\\n' | \\\n"+
+		"              --path %s/lego --http --http.port 127.0.0.1:%d -d two.demo.test run", root, servers, d.Dir, d.HTTPPort)
+	s.say("  Caddy     printf '{\\n acme_ca %s\\n acme_ca_root %s\\n http_port %d\\n https_port %d\\n}\\nthree.demo.test {\\n respond hello\\n}\\n' | \\\n"+
 		"              caddy run --adapter caddyfile --config -", servers, root, d.HTTPPort, d.TLSPort)
 	s.say("  curl      curl --cacert %s %s", root, servers)
 	s.say("  admin     chancery admin --socket %s certs list", s.ready.Admin)

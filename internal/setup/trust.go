@@ -41,7 +41,7 @@ func (m *Made) Explain(w io.Writer, in Init) {
 	p("                       and a timer every five minutes, since a day is short:")
 	p("                       systemctl edit certbot.timer   [Timer] OnCalendar=  OnCalendar=*:0/5  RandomizedDelaySec=60")
 	p("  lego                 LEGO_CA_CERTIFICATES=%s lego --server %s -a -m you@example.org -d NAME --http run   (renew --days 0 only when due: use ARI, lego 4.9 renews every time)", m.Bundle, url)
-	p("  Caddy                { acme_ca %s  acme_ca_root %s }", url, m.Bundle)
+	p("  Caddy                NAME { tls { issuer acme { dir %s  trusted_roots %s } } }   (acme_ca alone isn't asked for .internal and .local names)", url, m.Bundle)
 	p("  Traefik              certificatesResolvers.X.acme: caServer, caCertificates, certificatesDuration: 24")
 	p("  mod_md               MDCertificateAuthority %s   MDCACertificateFile %s (a copy that www-data can read)   MDRenewWindow 33%%", url, m.Bundle)
 	p("  cert-manager         Issuer spec.acme: server %s, caBundle: base64 of %s", url, m.Bundle)
