@@ -151,7 +151,7 @@ func furnish() error {
 // mountEmpty mounts a /proc of the new process namespace, and empty folders in
 // memory, and keeps the working tree in sight if it is below one of these.
 func mountEmpty() error {
-	tree, err := os.Getwd()
+	tree, err := moduleFolder()
 	if err != nil {
 		return err
 	}
@@ -181,6 +181,22 @@ func mountEmpty() error {
 		return fmt.Errorf("mounting %s: %w", tree, err)
 	}
 	return nil
+}
+
+// moduleFolder is where this module lies, with its bin and all packages; tests
+// run in a folder of it.
+func moduleFolder() (string, error) {
+	dir, err := os.Getwd()
+	for err == nil {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir, nil
+		}
+		if dir == filepath.Dir(dir) {
+			return "", errors.New("no go.mod above the working folder")
+		}
+		dir = filepath.Dir(dir)
+	}
+	return "", err
 }
 
 // cover mounts a file of the given text over another.
