@@ -46,7 +46,7 @@ type floorServer struct {
 
 	nonce    atomic.Uint64
 	accounts atomic.Uint64
-	slots    [4096]atomic.Pointer[floorAccount] // by account number, the oldest overwritten
+	slots    [1 << 17]atomic.Pointer[floorAccount] // by account number, the oldest overwritten
 }
 
 type floorAccount struct {
