@@ -20,7 +20,8 @@ import (
 type writer struct {
 	Config
 	sql  *conn
-	wal  *os.File      // the log, for syncing; nil with UnsafeSync
+	wal  *os.File      // the log; nil with UnsafeSync
+	disk func() error  // brings what is in the log to the disk
 	stop chan struct{} // closed when the database is
 
 	// conn is full while somebody has the connection, who alone touches the
@@ -68,6 +69,7 @@ func newWriter(path string, c Config) (w *writer, err error) {
 		return nil, err
 	}
 	if c.UnsafeSync {
+		w.disk = func() error { return nil }
 		return w, nil
 	}
 	for _, text := range []string{"BEGIN IMMEDIATE", "COMMIT"} { // now the log is there
@@ -78,6 +80,7 @@ func newWriter(path string, c Config) (w *writer, err error) {
 	if w.wal, err = os.OpenFile(path+"-wal", os.O_RDWR, 0); err != nil {
 		return nil, errors.Join(err, w.sql.close())
 	}
+	w.disk = func() error { return fdatasync(w.wal) }
 	return w, nil
 }
 
@@ -270,7 +273,11 @@ func (w *writer) commit(b *batch, linger bool) {
 	}
 	w.conn <- struct{}{}
 	w.shared = b.calls > 1
-	if w.open == b {
+	switch {
+	case w.open != b: // it was lost
+	case w.broken != nil: // its commit would follow one that the disk may not have
+		w.lose(b, w.broken)
+	default:
 		w.open = nil
 		before := w.committed.Swap(b)
 		if _, err := w.sql.Exec("COMMIT", nil); err != nil {
@@ -297,13 +304,11 @@ func (w *writer) commit(b *batch, linger bool) {
 // disk has, and trying again proves nothing: the database is not used any more
 // until it is opened anew.
 func (w *writer) sync(b *batch) {
-	if w.wal != nil {
-		if err := fdatasync(w.wal); err != nil {
-			b.err = unavailable(fmt.Errorf("syncing the log failed; restart the server: %w", err))
-			w.conn <- struct{}{}
-			w.broken = b.err
-			w.give()
-		}
+	if err := w.disk(); err != nil {
+		b.err = unavailable(fmt.Errorf("syncing the log failed; restart the server: %w", err))
+		w.conn <- struct{}{}
+		w.broken = b.err
+		w.give()
 	}
 	w.Counters.committed(b.begun, b.calls)
 	close(b.done)
