@@ -101,10 +101,16 @@ func (r reader) Query(ctx context.Context, text string, args []any, row func(Row
 	case err != nil:
 		return err
 	}
-	err := r.writer.sql.Query(ctx, text, args, row)
-	seen := r.newest()
-	r.give()
+	seen, err := r.onConn(ctx, text, args, row)
 	return cmpErr(err, saw(ctx, seen))
+}
+
+// onConn is Query on the writer's connection, which is held; it is given back
+// whatever row does.
+func (r reader) onConn(ctx context.Context, text string, args []any, row func(Row) error) (*batch, error) {
+	defer r.give()
+	err := r.writer.sql.Query(ctx, text, args, row)
+	return r.newest(), err
 }
 
 // pooled is Query on the pool.
