@@ -57,6 +57,7 @@ type Server struct {
 	own       *ownCertificate
 	metrics   *metrics
 	publisher *publisher
+	fresh     fresh
 	config    atomic.Pointer[config.Config]
 	acme      atomic.Pointer[http.Handler]
 	keys      map[string]*signer.Queue // by URI; only reload and start touch it
@@ -224,6 +225,7 @@ func (s *Server) listen(c *config.Config) (all []bound, err error) {
 		all = append(all, bound{"publish", l, s.publisher.httpServer(), false})
 	}
 	for _, b := range all {
+		b.server.ConnState = s.fresh.note
 		b.server.ErrorLog = slog.NewLogLogger(s.log.Handler(), slog.LevelDebug) // strangers' broken handshakes
 	}
 	return all, nil
@@ -302,6 +304,7 @@ func (s *Server) wait(ctx context.Context, o Options, failed <-chan error) error
 func (s *Server) stop(all []bound) {
 	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
+	defer time.AfterFunc(freshGrace, s.fresh.close).Stop()
 	var stopping sync.WaitGroup
 	for _, b := range all {
 		stopping.Go(func() {
