@@ -19,16 +19,17 @@ var rows = [][]string{
 	{"internal/server", "internal/setup"},
 	{"internal/config"},
 	{"internal/acmeserver", "internal/admin", "internal/publish"},
-	{"internal/ca"},
-	{"internal/policy", "internal/challenge", "internal/issuer", "internal/revocation", "internal/store"},
-	{"internal/signer"},
+	{"internal/ca", "internal/responder"},
+	{"internal/policy", "internal/challenge", "internal/issuer", "internal/revocation", "internal/store", "internal/plan"},
+	{"internal/signer", "internal/yubikey"},
 	{"internal/api", "internal/protocol", "internal/cert", "internal/audit", "internal/jws"},
 }
 
 // neighbours are the imports within one row that are allowed, with the reason.
 var neighbours = map[[2]string]string{
-	{"internal/cert", "internal/protocol"}: "a certificate's record names its order and account",
-	{"internal/setup", "internal/server"}:  "the demo runs the very server",
+	{"internal/cert", "internal/protocol"}:  "a certificate's record names its order and account",
+	{"internal/setup", "internal/server"}:   "the demo runs the very server",
+	{"internal/signer", "internal/yubikey"}: "a YubiKey is one kind of signer",
 }
 
 // drivers may be imported only where it says, with the reason.
@@ -40,6 +41,8 @@ var drivers = map[string]struct {
 	"modernc.org/sqlite":                  {[]string{"internal/store"}, "SQL lives in the store"},
 	"github.com/jackc/pgx":                {[]string{"internal/store"}, "SQL lives in the store"},
 	"database/sql":                        {[]string{"internal/store"}, "SQL lives in the store"},
+	"github.com/miekg/pkcs11":             {[]string{"internal/signer"}, "one place speaks PKCS#11"},
+	"github.com/go-piv/piv-go":            {[]string{"internal/yubikey"}, "one place speaks to YubiKeys"},
 	"net/http":                            {[]string{"internal/acmeserver", "internal/admin", "internal/server", "internal/setup", "internal/publish", "internal/challenge", "cmd/chancery", "internal/protocol"}, "the authority knows no HTTP; protocol names status codes"},
 	"github.com/miekg/dns":                {[]string{"internal/challenge"}, "only validators ask the DNS"},
 	"github.com/prometheus/client_golang": {[]string{"internal/server"}, "metrics are wired in one place"},

@@ -5,6 +5,7 @@
 // Pure words; standard library only.
 //
 //	GET  /v1/status
+//	GET  /v1/signing
 //	GET  /v1/eab-keys?directory=&after=&limit=
 //	POST /v1/eab-keys                        NewEABKey → EABKey
 //	POST /v1/eab-keys/{id}/revoke

@@ -37,11 +37,20 @@ const (
 type Revocation string
 
 // RevocationNone is for certificates that live too short to bother: they
-// carry no pointers and bear noRevAvail (RFC 9608).
+// carry no pointers and bear noRevAvail (RFC 9608). The others point to the
+// issuer's CRL, to its OCSP responder, or to both.
 const (
 	RevocationNone Revocation = "none"
 	RevocationCRL  Revocation = "crl"
+	RevocationOCSP Revocation = "ocsp"
+	RevocationBoth Revocation = "crl+ocsp"
 )
+
+// CRL reports whether certificates point to a CRL.
+func (r Revocation) CRL() bool { return r == RevocationCRL || r == RevocationBoth }
+
+// OCSP reports whether certificates point to an OCSP responder.
+func (r Revocation) OCSP() bool { return r == RevocationOCSP || r == RevocationBoth }
 
 // Profile is a kind of certificate that a directory offers.
 type Profile struct {
