@@ -1,6 +1,7 @@
 // Command chanceryd is the CA server: init makes a CA, check looks for what
-// is wrong, serve runs it, demo shows all of it on loopback, backup and
-// restore keep it safe.
+// is wrong, serve runs it, demo shows all of it on loopback, key and ca are
+// the ceremonies around signing keys, plan foretells what they can do, backup
+// and restore keep it safe.
 package main
 
 import (

@@ -19,6 +19,9 @@ type commands struct {
 	Init        initCommand    `cmd:"" help:"Make a CA: root, issuing CAs, configuration."`
 	Check       checkCommand   `cmd:"" help:"Say what is wrong with a configuration before anything starts."`
 	Serve       serveCommand   `cmd:"" help:"Run the server."`
+	Key         keyCommand     `cmd:"" help:"Make keys in files and on tokens, and look at them."`
+	CA          caCommand      `cmd:"" name:"ca" help:"Make CA certificates and the root's list, rotate, and see what ends when."`
+	Plan        planCommand    `cmd:"" help:"Forecast the signing budget: who takes how much of it, how long a drain waits, when to add a key; with a picture."`
 	Backup      backupCommand  `cmd:"" help:"Write everything in the database to a file, while the server runs."`
 	Restore     restoreCommand `cmd:"" help:"Put a backup into an empty database."`
 	TrustBundle bundleCommand  `cmd:"" help:"Print this CA's roots and the system's public ones, for programs with one trust store."`
@@ -65,7 +68,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil: // Ctrl-C
 		return 1
 	}
-	if _, many := errors.AsType[config.Problems](err); many {
+	if _, usage := errors.AsType[usageError](err); usage {
+		fmt.Fprintf(stderr, "chanceryd: %v; see chanceryd --help\n", err)
+		return 2
+	}
+	_, one := errors.AsType[config.Problem](err)
+	if _, many := errors.AsType[config.Problems](err); one || many {
 		fmt.Fprintln(stderr, err) // each has its place in the file
 	} else {
 		fmt.Fprintln(stderr, "chanceryd:", err)

@@ -31,7 +31,10 @@ func (a configArg) load(c console) (*config.Config, error) {
 	return loaded, nil
 }
 
-type serveCommand struct{ configArg }
+type serveCommand struct {
+	configArg
+	PublishOnly bool `help:"Open no keys and issue nothing: serve OCSP responses, CRLs and issuer certificates from the shared database, near those who ask."`
+}
 
 func (s *serveCommand) Run(ctx context.Context, c console) error {
 	loaded, err := s.load(c)
@@ -39,7 +42,7 @@ func (s *serveCommand) Run(ctx context.Context, c console) error {
 		return err
 	}
 	return server.Run(ctx, server.Options{
-		Config: loaded, Version: version(), Logger: logger(c.err, loaded.Log),
+		Config: loaded, Version: version(), Logger: logger(c.err, loaded.Log), PublishOnly: s.PublishOnly,
 		Reload: func() (*config.Config, error) { return s.load(c) },
 	})
 }

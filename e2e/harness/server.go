@@ -34,7 +34,7 @@ func buildServer() error {
 }
 
 func build(dir, bin string, pkgs ...string) error {
-	cmd := exec.Command("go", append([]string{"build", "-o", bin + "/"}, pkgs...)...)
+	cmd := exec.Command("go", append([]string{"build", "-tags", "pcsc", "-o", bin + "/"}, pkgs...)...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "GOWORK=off")
 	if out, err := cmd.CombinedOutput(); err != nil {

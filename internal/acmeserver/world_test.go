@@ -114,7 +114,10 @@ func newIssuer(t testing.TB) (*issuer.Local, *x509.CertPool) {
 		roots.AddCert(root)
 		chains = append(chains, []*x509.Certificate{certify(t, "Issuing", &key.PublicKey, root, rootKey), root})
 	}
-	queue := signer.NewQueue(&signer.Signer{Signer: key, URI: "test", Parallel: 2}, 0)
+	queue, err := signer.NewQueue(signer.QueueOptions{}, &signer.Signer{Signer: key, Parallel: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
 	local, err := issuer.New(issuer.Config{Name: "local", Authorities: []issuer.Authority{{Queue: queue, Chains: chains}}}, time.Now())
 	if err != nil {
 		t.Fatal(err)

@@ -107,7 +107,7 @@ func TestCallers(t *testing.T) {
 		t.Errorf("%+v, %v; want %s", found, err, want)
 	}
 	for _, pattern := range []string{
-		"GET /v1/status", "GET /v1/eab-keys", "POST /v1/eab-keys", "POST /v1/eab-keys/x/revoke", "GET /v1/accounts", "GET /v1/accounts/x",
+		"GET /v1/status", "GET /v1/signing", "GET /v1/eab-keys", "POST /v1/eab-keys", "POST /v1/eab-keys/x/revoke", "GET /v1/accounts", "GET /v1/accounts/x",
 		"POST /v1/accounts/x/revoke", "GET /v1/certificates", "GET /v1/certificates/00", "POST /v1/certificates/00/revoke", "GET /v1/audit",
 		"POST /v1/audit/verify", "POST /v1/backup",
 	} {

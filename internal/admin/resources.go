@@ -26,6 +26,22 @@ func (s *Server) status(c call) (api.Status, error) {
 	}, err
 }
 
+// signing joins what the keys do with who uses them.
+func (s *Server) signing(c call) (api.Signing, error) {
+	live, err := s.Authority.Live(c.Context(), c.who)
+	if err != nil {
+		return api.Signing{}, err
+	}
+	signing := s.Signing()
+	for i := range signing.Issuers {
+		for j := range signing.Issuers[i].Keys {
+			k := &signing.Issuers[i].Keys[j]
+			k.Live, k.LastEnd = live[k.KeyID].Count, utc(live[k.KeyID].LastEnd)
+		}
+	}
+	return signing, nil
+}
+
 // query reads the filter of a listing; the first thing that is wrong is kept.
 type query struct {
 	c   call

@@ -23,7 +23,9 @@ import (
 // Server serves the admin API.
 type Server struct {
 	Authority *ca.Authority
-	Version   string
+	// Signing tells what the signing keys do; who uses them is added here.
+	Signing func() api.Signing
+	Version string
 	Logger    *slog.Logger
 }
 
@@ -128,6 +130,7 @@ func caller(c net.Conn) ca.Operator {
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	handle(s, mux, "GET /v1/status", s.status)
+	handle(s, mux, "GET /v1/signing", s.signing)
 	handle(s, mux, "GET /v1/eab-keys", s.listEABKeys)
 	handle(s, mux, "POST /v1/eab-keys", s.createEABKey)
 	handle(s, mux, "POST /v1/eab-keys/{id}/revoke", s.revokeEABKey)

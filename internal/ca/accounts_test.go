@@ -120,7 +120,7 @@ func TestExternalAccountBinding(t *testing.T) {
 
 		// Guessing is limited like registering, and doesn't fill the log.
 		w.options.Directories["eab"].Limits.AccountsPerAddress = store.Limit{Count: 1, Per: time.Hour}
-		w.Reload(w.options.Directories, w.options.Issuers)
+		w.Reload(w.options.Directories, w.options.Issuers, nil)
 		wants(t, try(bind(t, k, string(good.ID), other.MACKey)), protocol.Unauthorized, "was not accepted")
 		wants(t, try(bind(t, k, string(good.ID), other.MACKey)), protocol.RateLimited, "new accounts")
 		if n := len(w.entries(t, store.AuditFilter{Action: "account.create"})); n != 9 { // seven, the good one, one more

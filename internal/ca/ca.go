@@ -16,6 +16,7 @@ import (
 	"github.com/chancery-pki/chancery/internal/issuer"
 	"github.com/chancery-pki/chancery/internal/policy"
 	"github.com/chancery-pki/chancery/internal/protocol"
+	"github.com/chancery-pki/chancery/internal/signer"
 	"github.com/chancery-pki/chancery/internal/store"
 )
 
@@ -38,9 +39,10 @@ type Issuer interface {
 	// Prepare builds and checks the to-be-signed certificate; nothing is signed.
 	Prepare(ctx context.Context, r issuer.Request) (*issuer.Prepared, error)
 	// Resume makes a token of the bytes of an earlier Prepare, after a crash.
-	Resume(tbs []byte) (*issuer.Prepared, error)
+	Resume(tbs []byte, turn signer.Request) (*issuer.Prepared, error)
 	// Issue signs once, waiting for the key's queue until ctx ends. The
-	// context's error means that the key never saw the certificate.
+	// context's error means that the key never saw the certificate, and
+	// signer.ErrAway that another key had better be asked.
 	Issue(ctx context.Context, p *issuer.Prepared) ([]byte, error)
 	// Chain returns the certificates above a leaf signed by the issuing
 	// certificate with that key ID, without the root: alternate 0 is the
@@ -52,7 +54,7 @@ type Issuer interface {
 type Limits struct {
 	AccountsPerAddress  store.Limit
 	OrdersPerAccount    store.Limit
-	OrdersPerAddress    store.Limit
+	OrdersPerClient     store.Limit // one EAB key; else one address
 	CertificatesPerName store.Limit
 	FailuresPerAccount  store.Limit // failed validations
 }
@@ -92,6 +94,7 @@ type Options struct {
 	DB          *store.DB
 	Directories map[string]*Directory // by name
 	Issuers     map[string]Issuer     // by name
+	Held        []string              // the IDs of the issuing keys that this process signs with
 	Replica     string                // names this process in leases; random if ""
 	Keep        Keep
 	Logger      *slog.Logger     // nil: silent
@@ -137,13 +140,16 @@ type Authority struct {
 	known       known         // accounts, where this process alone writes
 	validations *validations  // running validation jobs
 	issuances   *jobs         // running issuance jobs
+	planned     chan struct{} // has a value when plans of ours were left by others
+	told        told          // of orders that others sign
+	live        atomic.Pointer[map[string]store.Live]
 }
 
 // New makes an authority. It starts nothing: [Authority.Run] does the jobs.
 func New(o Options) *Authority {
 	a := &Authority{
 		db: o.DB, replica: o.Replica, keep: o.Keep.withDefaults(), log: o.Logger,
-		clock: o.Clock, hold: o.Hold, observe: o.Observe, planAge: maxPlanAge,
+		clock: o.Clock, hold: o.Hold, observe: o.Observe, planAge: maxPlanAge, planned: make(chan struct{}, 1),
 	}
 	if a.replica == "" {
 		a.replica = rand.Text()
@@ -160,7 +166,7 @@ func New(o Options) *Authority {
 	if a.observe == nil {
 		a.observe = silent{}
 	}
-	a.Reload(o.Directories, o.Issuers)
+	a.Reload(o.Directories, o.Issuers, o.Held)
 	a.validations = newValidations(o.RetryDelays)
 	a.issuances = newJobs(maxIssuances)
 	if a.db.Engine() == "sqlite" { // which belongs to this process
@@ -174,12 +180,13 @@ func New(o Options) *Authority {
 type rules struct {
 	directories map[string]*Directory
 	issuers     map[string]Issuer
+	held        []string // IDs of the issuing keys that sign here
 }
 
-// Reload replaces the directories and issuers, all at once. The maps and what
-// they hold must not change afterwards.
-func (a *Authority) Reload(directories map[string]*Directory, issuers map[string]Issuer) {
-	r := &rules{make(map[string]*Directory, len(directories)), issuers}
+// Reload replaces the directories, the issuers and the list of the keys that
+// sign here, all at once. They must not change afterwards.
+func (a *Authority) Reload(directories map[string]*Directory, issuers map[string]Issuer, held []string) {
+	r := &rules{make(map[string]*Directory, len(directories)), issuers, held}
 	for name, d := range directories {
 		whole := *d
 		whole.Lifetimes = d.Lifetimes.withDefaults()
@@ -203,6 +210,16 @@ type Requester struct {
 }
 
 func (r Requester) actor() string { return "account:" + string(r.Account.ID) }
+
+// client names who is asking where fairness counts: the EAB key that the
+// account is bound to, else the network it comes from. Accounts can be made at
+// will.
+func (r Requester) client() string {
+	if r.Account.EABKey != "" {
+		return "eab:" + string(r.Account.EABKey)
+	}
+	return network(r.Peer)
+}
 
 func (r Requester) peer() string { return addressOf(r.Peer) }
 

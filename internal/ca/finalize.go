@@ -13,6 +13,7 @@ import (
 	"github.com/chancery-pki/chancery/internal/jws"
 	"github.com/chancery-pki/chancery/internal/policy"
 	"github.com/chancery-pki/chancery/internal/protocol"
+	"github.com/chancery-pki/chancery/internal/signer"
 	"github.com/chancery-pki/chancery/internal/store"
 )
 
@@ -49,14 +50,20 @@ func (a *Authority) Finalize(ctx context.Context, who Requester, id protocol.Ord
 	if o.Profile, err = a.profileOf(ctx, who, d, o, csr, authorizations); err != nil {
 		return OrderView{}, err
 	}
-	c, prepared, err := a.prepare(ctx, d, o, csr)
+	turn, err := a.turn(ctx, o, who.client())
 	if err != nil {
 		return OrderView{}, err
 	}
-	if err := a.plan(ctx, who, c); err != nil {
+	c, prepared, err := a.prepare(ctx, d, o, csr, turn)
+	if err != nil {
 		return OrderView{}, err
 	}
-	w := work{Directory: d, certificate: c, prepared: prepared, replaces: replacedSerial(o), csr: csr, who: who}
+	if err := a.plan(ctx, c, prepared); err != nil {
+		prepared.Discard()
+		return OrderView{}, err
+	}
+	prepared.HandedOver()
+	w := work{Directory: d, certificate: c, prepared: prepared, replaces: replacedSerial(o), csr: csr, turn: turn, who: who}
 	if j := a.startIssuance(ctx, w); j != nil && j.wait(ctx, a.hold) && j.made != nil {
 		o.Status, o.Certificate = protocol.OrderValid, string(j.made.(cert.Serial))
 		return OrderView{Order: o}, nil
@@ -138,13 +145,13 @@ func (a *Authority) profileOf(ctx context.Context, who Requester, d *Directory, 
 }
 
 // prepare has the issuer build and check the certificate.
-func (a *Authority) prepare(ctx context.Context, d *Directory, o protocol.Order, csr *issuer.CSR) (cert.Certificate, *issuer.Prepared, error) {
+func (a *Authority) prepare(ctx context.Context, d *Directory, o protocol.Order, csr *issuer.CSR, turn signer.Request) (cert.Certificate, *issuer.Prepared, error) {
 	i := slices.IndexFunc(d.Policy.Profiles, func(p cert.Profile) bool { return p.Name == o.Profile })
 	if i < 0 {
 		return cert.Certificate{}, nil, protocol.NewProblem(protocol.InvalidProfile, "profile %q is not offered any more", o.Profile)
 	}
 	p := d.Policy.Profiles[i]
-	signer, err := a.issuer(p.Issuer)
+	by, err := a.issuer(p.Issuer)
 	if err != nil {
 		return cert.Certificate{}, nil, err
 	}
@@ -153,23 +160,30 @@ func (a *Authority) prepare(ctx context.Context, d *Directory, o protocol.Order,
 	if err != nil {
 		return cert.Certificate{}, nil, err
 	}
-	prepared, err := signer.Prepare(ctx, issuer.Request{
+	prepared, err := by.Prepare(ctx, issuer.Request{
 		Profile: p, Names: o.Identifiers, PublicKey: csr.PublicKey, Now: now,
 		NotBefore: from, NotAfter: to, ExactStart: !o.NotBefore.IsZero(), ExactEnd: !o.NotAfter.IsZero(),
+		Signature: turn,
 	})
 	if err != nil {
+		return cert.Certificate{}, nil, err
+	}
+	if err := a.renews(ctx, o, prepared, turn); err != nil {
+		prepared.Discard()
 		return cert.Certificate{}, nil, err
 	}
 	return cert.Certificate{
 		Serial: prepared.Serial, State: cert.Planned, Order: o.ID, Account: o.Account, Directory: o.Directory,
 		Profile: p.Name, Issuer: p.Issuer, IssuerKeyID: prepared.IssuerKeyID, Names: o.Identifiers, DER: prepared.TBS,
 		KeyHash: prepared.KeyHash, NotBefore: prepared.NotBefore, NotAfter: prepared.NotAfter, PlannedAt: now,
+		CRLShard: prepared.CRLShard, Client: turn.Client,
 	}, prepared, nil
 }
 
 // plan makes durable what is about to be signed. The compare-and-swap on the
-// order lets one caller through, however many ask at once.
-func (a *Authority) plan(ctx context.Context, who Requester, c cert.Certificate) error {
+// order lets one caller through, however many ask at once. A plan for a key
+// that another replica holds is that one's to sign.
+func (a *Authority) plan(ctx context.Context, c cert.Certificate, prepared *issuer.Prepared) error {
 	return a.db.Update(ctx, func(tx *store.Tx) error {
 		ok, err := tx.PlanOrder(c.Order, c.Serial, c.Profile)
 		if err != nil {
@@ -178,158 +192,8 @@ func (a *Authority) plan(ctx context.Context, who Requester, c cert.Certificate)
 		if !ok {
 			return ready(protocol.OrderProcessing)
 		}
-		return tx.InsertCertificate(c, a.clock().Add(planLease))
+		return a.leavePlan(tx, c, prepared)
 	})
-}
-
-// work is one planned certificate on its way to the key.
-type work struct {
-	*Directory
-	certificate cert.Certificate
-	prepared    *issuer.Prepared
-	replaces    cert.Serial // the certificate that this one replaces; "" for none
-	csr         *issuer.CSR // nil after a restart: its bytes may have been signed before
-	who         Requester   // the zero value after a restart
-}
-
-// startIssuance runs the job that owns the issuance, or joins the one that
-// runs; nil when there is no room, and the sweep will do it.
-func (a *Authority) startIssuance(ctx context.Context, w work) *job {
-	t := task{about: string(w.certificate.Serial), expect: w.prepared.Wait()}
-	j, _ := a.issuances.start(ctx, string(w.certificate.Order), t, func(ctx context.Context) (any, error) { return a.issue(ctx, w) })
-	return j
-}
-
-// issue takes a planned certificate to its end: signed and recorded, or the
-// order made invalid because something was withdrawn. Where the trouble is
-// the server's own, the plan stays and the sweep tries again. It returns the
-// serial of the certificate that it recorded, nil for none.
-func (a *Authority) issue(ctx context.Context, w work) (any, error) {
-	ctx, cancel := context.WithTimeout(ctx, signatureTime)
-	defer cancel()
-	begun := a.clock()
-	recorded, err := a.sign(ctx, &w)
-	a.observe.Issued(w.certificate.Directory, w.certificate.Profile, a.clock().Sub(begun), err)
-	if err == nil && recorded {
-		return w.certificate.Serial, nil
-	}
-	if err == nil {
-		return nil, nil
-	}
-	problem, ok := errors.AsType[*protocol.Problem](err)
-	if !ok {
-		a.log.Error("certificate not issued; it will be tried again", "order", w.certificate.Order, "serial", w.certificate.Serial, "error", err)
-		return nil, err
-	}
-	if err := a.refuse(context.WithoutCancel(ctx), w, problem); err != nil {
-		a.log.Error("refusal not recorded", "order", w.certificate.Order, "error", err)
-		return nil, err
-	}
-	return nil, nil
-}
-
-// holdPlans keeps the plans ours whose signatures wait for a slow key, so that
-// a plan nobody works on is taken over soon.
-func (a *Authority) holdPlans(ctx context.Context) error {
-	serials := a.issuances.longer(holdEvery)
-	if len(serials) == 0 {
-		return nil
-	}
-	return a.db.Update(ctx, func(tx *store.Tx) error {
-		for _, serial := range serials {
-			// One that isn't ours any more is signed twice at worst: the
-			// same bytes, of which one is recorded.
-			if _, err := tx.HoldPlan(cert.Serial(serial), tx.Now().Add(planLease)); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-// refuse makes the order invalid and forgets the plan: nothing was signed, or
-// what was signed was seen by nobody.
-func (a *Authority) refuse(ctx context.Context, w work, p *protocol.Problem) error {
-	c := w.certificate
-	return a.db.Update(ctx, func(tx *store.Tx) error {
-		if ok, err := tx.FailOrder(c.Order, p); err != nil || !ok {
-			return err
-		}
-		if _, err := tx.DropPlan(c.Serial); err != nil {
-			return err
-		}
-		return tx.Audit(audit.Entry{
-			Action: "certificate.issue", Actor: "account:" + string(c.Account), Peer: w.who.peer(),
-			Directory: c.Directory, Object: string(c.Serial), Denied: p.Error(), Detail: map[string]any{"order": string(c.Order)},
-		})
-	})
-}
-
-// sign rechecks, signs and records; false where another had recorded.
-func (a *Authority) sign(ctx context.Context, w *work) (recorded bool, err error) {
-	for {
-		if err := a.stillStands(ctx, w.Directory, w.certificate); err != nil {
-			return false, err
-		}
-		der, err := a.useKey(ctx, w)
-		if errors.Is(err, errStale) {
-			if err := a.freshen(ctx, w); err != nil {
-				return false, err
-			}
-			continue
-		}
-		if err != nil {
-			return false, fmt.Errorf("signing: %w", err)
-		}
-		return a.record(ctx, w, der)
-	}
-}
-
-// errStale says that a plan waited too long for its key, which never saw it.
-var errStale = errors.New("the plan grew old in the key's queue")
-
-// useKey waits in the key's queue and signs. A plan that was surely never
-// signed leaves the queue when it is too old.
-func (a *Authority) useKey(ctx context.Context, w *work) ([]byte, error) {
-	signer, err := a.issuer(w.certificate.Issuer)
-	if err != nil {
-		return nil, err
-	}
-	if w.csr == nil {
-		return signer.Issue(ctx, w.prepared)
-	}
-	queued, cancel := context.WithTimeout(ctx, a.planAge-a.clock().Sub(w.certificate.PlannedAt))
-	defer cancel()
-	der, err := signer.Issue(queued, w.prepared)
-	if err != nil && ctx.Err() == nil && queued.Err() != nil && errors.Is(err, queued.Err()) {
-		return nil, errStale // its context's own error: Issue was still waiting
-	}
-	return der, err
-}
-
-// freshen gives a plan that waited long, and was surely never signed, fresh
-// dates and a fresh serial.
-func (a *Authority) freshen(ctx context.Context, w *work) error {
-	o, err := a.db.Order(ctx, w.certificate.Order)
-	if err != nil {
-		return err
-	}
-	c, prepared, err := a.prepare(ctx, w.Directory, o, w.csr)
-	if err != nil {
-		return err
-	}
-	err = a.db.Update(ctx, func(tx *store.Tx) error {
-		ok, err := tx.ReplanCertificate(w.certificate.Serial, c, a.clock().Add(planLease))
-		if err == nil && !ok {
-			err = errors.New("the plan was taken over by another replica")
-		}
-		return err
-	})
-	if err == nil {
-		w.certificate, w.prepared = c, prepared
-		a.issuances.rename(string(c.Order), string(c.Serial))
-	}
-	return err
 }
 
 // stillStands looks, immediately before the key is used, whether everything
@@ -365,10 +229,10 @@ func withdrawn(s store.Standing, err error) error {
 // record makes the certificate durable, and with it that the order is valid:
 // from here on it may be seen. What was withdrawn while the key worked is
 // found here, and the signature forgotten.
-func (a *Authority) record(ctx context.Context, w *work, der []byte) (recorded bool, err error) {
+func (a *Authority) record(ctx context.Context, w *work, der []byte) (recorded cert.Serial, err error) {
 	c := w.certificate
 	err = a.db.Update(ctx, func(tx *store.Tx) error {
-		recorded = false // PostgreSQL may run this again
+		recorded = "" // PostgreSQL may run this again
 		standing, err := tx.StillStands(ctx, c.Order, tx.Now())
 		if err != nil || standing.Order != protocol.OrderProcessing {
 			return err // another replica was quicker
@@ -394,7 +258,10 @@ func (a *Authority) record(ctx context.Context, w *work, der []byte) (recorded b
 				return err
 			}
 		}
-		recorded = true
+		if err := a.tellIssued(tx, w); err != nil {
+			return err
+		}
+		recorded = c.Serial
 		return tx.Audit(audit.Entry{
 			Action: "certificate.issue", Actor: "account:" + string(c.Account), Peer: w.who.peer(), Directory: c.Directory,
 			Object: string(c.Serial), Detail: map[string]any{
@@ -408,11 +275,8 @@ func (a *Authority) record(ctx context.Context, w *work, der []byte) (recorded b
 // resumeIssuance goes on with a plan that a stopped process left: the same
 // bytes are signed, so that one serial means one certificate.
 func (a *Authority) resumeIssuance(ctx context.Context, c cert.Certificate) error {
-	if c.Order == "" { // a server's own, for a key that died with its process
-		return a.db.Update(ctx, func(tx *store.Tx) error {
-			_, err := tx.DropPlan(c.Serial)
-			return err
-		})
+	if c.Order == "" { // a server's own
+		return a.resumeOwn(ctx, c)
 	}
 	if !a.clock().Before(c.NotAfter) {
 		return a.refuse(ctx, work{certificate: c}, protocol.NewProblem(protocol.ServerInternal,
@@ -422,7 +286,7 @@ func (a *Authority) resumeIssuance(ctx context.Context, c cert.Certificate) erro
 	if err != nil {
 		return fmt.Errorf("order %s: directory %q isn't there any more", c.Order, c.Directory)
 	}
-	signer, err := a.issuer(c.Issuer)
+	by, err := a.issuer(c.Issuer)
 	if err != nil {
 		return err
 	}
@@ -431,8 +295,20 @@ func (a *Authority) resumeIssuance(ctx context.Context, c cert.Certificate) erro
 		return err
 	}
 	w := work{Directory: d, certificate: c, replaces: replacedSerial(o)}
-	if w.prepared, err = signer.Resume(c.DER); err != nil {
+	if w.turn, err = a.turn(ctx, o, c.Client); err != nil {
+		return err
+	}
+	w.prepared, err = by.Resume(c.DER, w.turn)
+	if errors.Is(err, issuer.ErrWrongIssuer) { // its key was taken out of the configuration
+		if w.csr, err = issuer.Asked(c.DER); err == nil {
+			_, err = a.replan(ctx, &w, false)
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("order %s: %w", c.Order, err)
+	}
+	if err := a.renews(ctx, o, w.prepared, w.turn); err != nil {
+		return err
 	}
 	a.startIssuance(ctx, w)
 	return nil
@@ -458,11 +334,11 @@ func (a *Authority) Certificate(ctx context.Context, who Requester, serial cert.
 }
 
 func (a *Authority) chain(c cert.Certificate, alternate int) (ChainView, error) {
-	signer, err := a.issuer(c.Issuer)
+	by, err := a.issuer(c.Issuer)
 	if err != nil {
 		return ChainView{}, err
 	}
-	above, count, err := signer.Chain(c.IssuerKeyID, alternate)
+	above, count, err := by.Chain(c.IssuerKeyID, alternate)
 	switch {
 	case count > 0 && (alternate < 0 || alternate >= count):
 		return ChainView{}, errNoSuch("alternate chain")

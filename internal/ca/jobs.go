@@ -26,8 +26,8 @@ type job struct {
 
 // task describes a job to those who ask about it.
 type task struct {
-	about  string        // the challenge's type, or the planned certificate's serial
-	expect time.Duration // how long it was thought to take when it began
+	about string               // the challenge's type, or the planned certificate's serial, "" for another replica's
+	left  func() time.Duration // an estimate of the time to its end; nil: soon
 }
 
 func newJobs(most int) *jobs {
@@ -114,12 +114,12 @@ func (js *jobs) find(id string) (j *job, about string) {
 	return j, about
 }
 
-// rename changes what the running job of this ID is about.
-func (js *jobs) rename(id, about string) {
+// change changes what the running job of this ID is about.
+func (js *jobs) change(id string, t task) {
 	js.mu.Lock()
 	defer js.mu.Unlock()
 	if j := js.running[id]; j != nil {
-		j.about = about
+		j.task = t
 	}
 }
 
@@ -128,7 +128,7 @@ func (js *jobs) longer(d time.Duration) (about []string) {
 	js.mu.Lock()
 	defer js.mu.Unlock()
 	for _, j := range js.running {
-		if time.Since(j.begun) > d {
+		if j.about != "" && time.Since(j.begun) > d {
 			about = append(about, j.about)
 		}
 	}
@@ -143,14 +143,26 @@ func (js *jobs) count() int {
 }
 
 // retryAfter is how long a client should wait before it asks for the job
-// again: what is left of the time it was thought to take, within bounds that
-// keep clients neither hammering nor idle.
-func (js *jobs) retryAfter(id string) time.Duration {
+// again: the time to its end as it looks now. The bound is for a queue that
+// shortens meanwhile, as when a key is added.
+// False: it doesn't run here.
+func (js *jobs) retryAfter(id string) (time.Duration, bool) {
 	js.mu.Lock()
-	defer js.mu.Unlock()
-	left := time.Duration(0)
-	if j := js.running[id]; j != nil {
-		left = j.expect - time.Since(j.begun)
+	j := js.running[id]
+	var left func() time.Duration
+	if j != nil {
+		left = j.left
 	}
-	return min(max(left.Round(time.Second), time.Second), time.Minute)
+	js.mu.Unlock()
+	if left == nil {
+		return time.Second, j != nil
+	}
+	return retry(left()), true
+}
+
+const longestRetry = 10 * time.Minute
+
+// retry is an estimate as a client is told it.
+func retry(left time.Duration) time.Duration {
+	return min(max(left.Round(time.Second), time.Second), longestRetry)
 }

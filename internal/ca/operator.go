@@ -103,6 +103,18 @@ func (a *Authority) RevokeEABKey(ctx context.Context, who Operator, id protocol.
 	})
 }
 
+// Live counts the certificates alive by issuing key ID (hex of the
+// SubjectKeyId). With a million it takes some tenths of a second.
+func (a *Authority) Live(ctx context.Context, who Operator) (map[string]store.Live, error) {
+	if err := a.operate(ctx, who, "signing.show", "", nil); err != nil {
+		return nil, err
+	}
+	if err := a.countLive(ctx); err != nil {
+		return nil, err
+	}
+	return *a.live.Load(), nil
+}
+
 // Accounts lists accounts.
 func (a *Authority) Accounts(ctx context.Context, who Operator, f store.AccountFilter) ([]protocol.Account, error) {
 	if err := a.operate(ctx, who, "account.list", "", nil); err != nil {

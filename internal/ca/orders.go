@@ -102,7 +102,7 @@ func takeOrder(ctx context.Context, tx *store.Tx, who Requester, l Limits) error
 	if err := take(tx, l.OrdersPerAccount, "orders by this account", "orders", string(who.Account.ID)); err != nil {
 		return err
 	}
-	if err := take(tx, l.OrdersPerAddress, "orders from this address", "orders", who.Directory, network(who.Peer)); err != nil {
+	if err := take(tx, l.OrdersPerClient, "orders by this EAB key or from this address", "orders", who.Directory, who.client()); err != nil {
 		return err
 	}
 	if l.FailuresPerAccount.Count <= 0 {
@@ -250,7 +250,7 @@ func (a *Authority) Order(ctx context.Context, who Requester, id protocol.OrderI
 	if err := owned(err, o.Account, who, "order"); err != nil {
 		return OrderView{}, err
 	}
-	return a.view(o, authorizations), nil
+	return a.view(ctx, o, authorizations), nil
 }
 
 // owned turns "not there" and "somebody else's" into the same answer.
@@ -261,12 +261,12 @@ func owned(err error, owner protocol.AccountID, who Requester, noun string) erro
 	return err
 }
 
-func (a *Authority) view(o protocol.Order, authorizations []protocol.Authorization) OrderView {
+func (a *Authority) view(ctx context.Context, o protocol.Order, authorizations []protocol.Authorization) OrderView {
 	v := OrderView{Order: o}
 	v.Status = protocol.OrderState(o, authorizations, a.clock())
 	switch v.Status {
 	case protocol.OrderProcessing:
-		v.RetryAfter = a.issuances.retryAfter(string(o.ID))
+		v.RetryAfter = a.processing(ctx, o)
 		v.Certificate = ""
 	case protocol.OrderInvalid:
 		v.Certificate = ""

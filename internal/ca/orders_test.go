@@ -296,7 +296,7 @@ func TestOrderLimits(t *testing.T) {
 	}{
 		"per account": {func(l *Limits, n store.Limit) { l.OrdersPerAccount = n }, "orders by this account",
 			func(_ *world, _ *testing.T, a *account) *account { return a }},
-		"per address": {func(l *Limits, n store.Limit) { l.OrdersPerAddress = n }, "orders from this address",
+		"per address": {func(l *Limits, n store.Limit) { l.OrdersPerClient = n }, "orders by this EAB key or from this address",
 			func(w *world, t *testing.T, _ *account) *account { return w.account(t, "main") }},
 		"per name": {func(l *Limits, n store.Limit) { l.CertificatesPerName = n }, "certificates for a.example",
 			func(w *world, t *testing.T, _ *account) *account { return w.account(t, "main") }},
@@ -413,7 +413,7 @@ func TestReload(t *testing.T) {
 		next["main"].Policy.Profiles = next["main"].Policy.Profiles[:1]
 		delete(next["main"].Validators, protocol.DNS01)
 		delete(next, "other")
-		w.Reload(next, map[string]Issuer{"local": w.key})
+		w.Reload(next, map[string]Issuer{"local": w.key}, nil)
 		_, err := a.Finalize(t.Context(), a.Requester, month.ID, csr(t, newKey(t), "a.example"))
 		wants(t, err, protocol.InvalidProfile, "")
 		if o := a.prove(pending, protocol.DNS01); o.Status != protocol.OrderInvalid || !strings.Contains(o.Error.Detail, "any more") {
@@ -422,7 +422,7 @@ func TestReload(t *testing.T) {
 		if _, ok := w.Directory("other"); ok || len(w.DirectoryNames()) != len(next) {
 			t.Error("a directory that was taken out is still there")
 		}
-		w.Reload(next, map[string]Issuer{"elsewhere": issuerOnly{w.key.Local}})
+		w.Reload(next, map[string]Issuer{"elsewhere": issuerOnly{w.key.Local}}, nil)
 		o := a.order("b.example")
 		w.looks.to(nil)
 		if _, err = a.Finalize(t.Context(), a.Requester, a.prove(o, protocol.HTTP01).ID, csr(t, newKey(t), "b.example")); err == nil {

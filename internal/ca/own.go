@@ -6,23 +6,33 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/chancery-pki/chancery/internal/audit"
 	"github.com/chancery-pki/chancery/internal/cert"
 	"github.com/chancery-pki/chancery/internal/issuer"
 	"github.com/chancery-pki/chancery/internal/policy"
 	"github.com/chancery-pki/chancery/internal/protocol"
+	"github.com/chancery-pki/chancery/internal/signer"
+	"github.com/chancery-pki/chancery/internal/signer/schedule"
 	"github.com/chancery-pki/chancery/internal/store"
 )
 
+// ownTurn is a server's turn at the key: without its certificate nobody gets
+// anything, so it counts as a renewal of one that ends now.
+func ownTurn(replica string, now time.Time) signer.Request {
+	return signer.Request{Class: schedule.Renewal, Client: "server:" + replica, Ends: now}
+}
+
 // IssueOwn issues a certificate to this server itself, for its own HTTPS
 // listener: no account and no order, but planned, recorded and audited like
-// any other. It returns the chain, leaf first.
+// any other. It returns the chain, leaf first, and blocks on the key, which
+// another replica may hold.
 func (a *Authority) IssueOwn(ctx context.Context, p cert.Profile, names []protocol.Identifier, key crypto.PublicKey) ([][]byte, error) {
 	if !slices.Contains(p.Usages, cert.Server) {
 		return nil, fmt.Errorf("profile %q is not for servers", p.Name)
 	}
-	signer, err := a.issuer(p.Issuer)
+	by, err := a.issuer(p.Issuer)
 	if err != nil {
 		return nil, err
 	}
@@ -31,32 +41,26 @@ func (a *Authority) IssueOwn(ctx context.Context, p cert.Profile, names []protoc
 	if err != nil {
 		return nil, err
 	}
-	prepared, err := signer.Prepare(ctx, issuer.Request{Profile: p, Names: names, PublicKey: key, NotBefore: from, NotAfter: to, Now: now})
+	prepared, err := by.Prepare(ctx, issuer.Request{
+		Profile: p, Names: names, PublicKey: key, NotBefore: from, NotAfter: to, Now: now, Signature: ownTurn(a.replica, now),
+	})
 	if err != nil {
 		return nil, err
 	}
+	defer prepared.Discard()
 	c := cert.Certificate{
 		Serial: prepared.Serial, State: cert.Planned, Profile: p.Name, Issuer: p.Issuer, IssuerKeyID: prepared.IssuerKeyID,
 		Names: names, DER: prepared.TBS, KeyHash: prepared.KeyHash, NotBefore: prepared.NotBefore, NotAfter: prepared.NotAfter, PlannedAt: now,
+		CRLShard: prepared.CRLShard, Client: a.replica,
 	}
-	err = a.db.Update(ctx, func(tx *store.Tx) error { return tx.InsertCertificate(c, prepared.NotAfter) })
-	if err != nil {
-		return nil, err
-	}
-	if c.DER, err = signer.Issue(ctx, prepared); err != nil {
-		return nil, err
-	}
-	err = a.db.Update(ctx, func(tx *store.Tx) error {
-		if ok, err := tx.IssueCertificate(c.Serial, c.DER); err != nil {
-			return err
-		} else if !ok {
-			return errors.New("the plan of the server's own certificate is gone")
+	if prepared.Remote() {
+		c.DER, err = a.awaitOwn(ctx, c)
+	} else {
+		err = a.db.Update(ctx, func(tx *store.Tx) error { return tx.InsertCertificate(c, prepared.NotAfter) })
+		if err == nil {
+			c.DER, err = a.signOwn(ctx, by, prepared, c)
 		}
-		return tx.Audit(audit.Entry{
-			Action: "certificate.issue", Actor: "server:" + a.replica, Object: string(c.Serial),
-			Detail: map[string]any{"names": namesOf(names), "profile": p.Name, "until": c.NotAfter.Unix(), "key": c.KeyHash},
-		})
-	})
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -64,16 +68,87 @@ func (a *Authority) IssueOwn(ctx context.Context, p cert.Profile, names []protoc
 	return v.Certificates, err
 }
 
-// NextCRLNumber takes the next number for an issuing certificate's CRL. Numbers
-// rise, also after a backup was restored: they are never below the time.
-func (a *Authority) NextCRLNumber(ctx context.Context, issuerKeyID string) (number int64, err error) {
-	err = a.db.Update(ctx, func(tx *store.Tx) error {
-		if number, err = tx.NextNumber("crl/"+issuerKeyID, tx.Now().UnixMilli()); err != nil {
+// signOwn signs and records a server's own certificate.
+func (a *Authority) signOwn(ctx context.Context, by Issuer, prepared *issuer.Prepared, c cert.Certificate) ([]byte, error) {
+	der, err := by.Issue(ctx, prepared)
+	if err != nil {
+		return nil, err
+	}
+	return der, a.db.Update(ctx, func(tx *store.Tx) error {
+		if ok, err := tx.IssueCertificate(c.Serial, der); err != nil {
 			return err
+		} else if !ok {
+			return errors.New("the plan of the server's own certificate is gone")
+		}
+		if c.Client != a.replica { // which waits in awaitOwn
+			if err := tx.Notify(topicIssued, string(c.Serial)); err != nil {
+				return err
+			}
 		}
 		return tx.Audit(audit.Entry{
-			Action: "crl.number", Actor: "server:" + a.replica, Object: issuerKeyID, Detail: map[string]any{"number": number},
+			Action: "certificate.issue", Actor: "server:" + c.Client, Object: string(c.Serial),
+			Detail: map[string]any{"names": namesOf(c.Names), "profile": c.Profile, "until": c.NotAfter.Unix(), "key": c.KeyHash},
 		})
 	})
-	return number, err
+}
+
+// awaitOwn leaves the plan to the replica that holds the key, and waits.
+func (a *Authority) awaitOwn(ctx context.Context, c cert.Certificate) ([]byte, error) {
+	told, forget := a.told.wait(string(c.Serial))
+	defer forget()
+	err := a.db.Update(ctx, func(tx *store.Tx) error {
+		if err := tx.InsertCertificate(c, a.clock().Add(-freePlan)); err != nil {
+			return err
+		}
+		return tx.Notify(topicPlanned, c.IssuerKeyID)
+	})
+	if err != nil {
+		return nil, err
+	}
+	tick := time.NewTicker(leastWait) // notices aren't heard before Run
+	defer tick.Stop()
+	for {
+		stored, err := a.db.Certificate(ctx, c.Serial)
+		if err != nil {
+			return nil, err
+		}
+		if stored.State == cert.Issued {
+			return stored.DER, nil
+		}
+		select {
+		case <-told:
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("the replica that holds the signing key didn't sign this server's certificate: %w", ctx.Err())
+		}
+	}
+}
+
+// resumeOwn signs another replica's own certificate, or drops a plan whose key
+// died with its process.
+func (a *Authority) resumeOwn(ctx context.Context, c cert.Certificate) error {
+	if a.db.Engine() == "sqlite" || !a.clock().Before(c.NotAfter) {
+		return a.db.Update(ctx, func(tx *store.Tx) error {
+			_, err := tx.DropPlan(c.Serial)
+			return err
+		})
+	}
+	by, err := a.issuer(c.Issuer)
+	if err != nil {
+		return err
+	}
+	prepared, err := by.Resume(c.DER, ownTurn(c.Client, a.clock()))
+	if err != nil {
+		return err
+	}
+	a.issuances.start(ctx, string(c.Serial), task{about: string(c.Serial), left: prepared.Wait}, func(ctx context.Context) (any, error) {
+		ctx, cancel := context.WithTimeout(ctx, signatureTime)
+		defer cancel()
+		_, err := a.signOwn(ctx, by, prepared, c)
+		if err != nil {
+			a.log.Error("another server's own certificate not issued; it will be tried again", "serial", c.Serial, "error", err)
+		}
+		return nil, err
+	})
+	return nil
 }

@@ -3,6 +3,7 @@ package ca
 import (
 	"context"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"slices"
@@ -59,7 +60,7 @@ func (a *Authority) certificateByID(ctx context.Context, directory, id string) (
 }
 
 // RenewalInfo suggests when to renew: around two thirds of the certificate's
-// life, or at once when it was revoked. Anybody may ask (RFC 9773 section 4.1).
+// life, spread so that the keys can follow, or at once when it was revoked. Anybody may ask (RFC 9773 section 4.1).
 func (a *Authority) RenewalInfo(ctx context.Context, directory, certID string) (RenewalInfo, error) {
 	c, err := a.certificateByID(ctx, directory, certID)
 	if err != nil {
@@ -72,11 +73,67 @@ func (a *Authority) RenewalInfo(ctx context.Context, directory, certID string) (
 		info.Start, info.End = now.Add(-time.Hour), now.Add(-time.Minute)
 		return info, nil
 	}
-	// A window of a twelfth of the life, which spreads the renewals of
-	// certificates that were issued together.
-	middle := c.NotBefore.Add(life / 3 * 2)
-	info.Start, info.End = middle.Add(-life/24), middle.Add(life/24)
+	info.Start, info.End = renewalWindow(c, a.spread(c, life))
 	return info, nil
+}
+
+// renewalWindow is a twelfth of the certificate's life, somewhere in a span
+// around two thirds of it. Where in the span is the certificate's own, drawn
+// from its serial, so that those issued together renew apart, each answer is
+// the same, and no replica need remember it.
+func renewalWindow(c cert.Certificate, span time.Duration) (start, end time.Time) {
+	life := c.NotAfter.Sub(c.NotBefore)
+	width := life / 12
+	// Three quarters of the span lie before the two thirds: late is worse.
+	first := c.NotBefore.Add(life/3*2 - span/4*3)
+	if room := span - width; room > 0 {
+		place := float64(binary.BigEndian.Uint32(serialBytes(c.Serial))) / (1 << 32)
+		first = first.Add(time.Duration(place * float64(room)))
+	} else {
+		first = c.NotBefore.Add(life/3*2 - width/2)
+	}
+	return first, first.Add(width)
+}
+
+// serialBytes are the serial's last four octets, which are random.
+func serialBytes(s cert.Serial) []byte {
+	var last [4]byte
+	if len(s) >= 8 {
+		_, _ = hex.Decode(last[:], []byte(s[len(s)-8:])) // a serial is hexadecimal
+	}
+	return last[:]
+}
+
+// spread is over how long renewals are spread, so that they take no more than
+// half of what the keys can sign even if all certificates were issued at once,
+// as after a drain: from a twelfth of a certificate's life to a third.
+func (a *Authority) spread(c cert.Certificate, life time.Duration) time.Duration {
+	live := a.live.Load()
+	by, err := a.issuer(c.Issuer)
+	if live == nil || err != nil {
+		return life / 12
+	}
+	rated, ok := by.(interface{ Rate() float64 }) // upstream CAs have none
+	if !ok || rated.Rate() <= 0 {
+		return life / 12
+	}
+	alive := int64(0)
+	for keyID, l := range *live {
+		if _, _, err := by.Chain(keyID, 0); err == nil {
+			alive += l.Count
+		}
+	}
+	half := 2 * float64(alive) / rated.Rate() // seconds
+	return min(max(time.Duration(half*float64(time.Second)), life/12), life/3)
+}
+
+// countLive counts the certificates alive, by issuing key.
+func (a *Authority) countLive(ctx context.Context) error {
+	live, err := a.db.LiveCertificates(ctx, a.clock())
+	if err == nil {
+		a.live.Store(&live)
+	}
+	return err
 }
 
 // replaceable looks at the certificate that an order says it replaces, and

@@ -10,6 +10,7 @@ import (
 
 	"github.com/chancery-pki/chancery/internal/cert"
 	"github.com/chancery-pki/chancery/internal/protocol"
+	"github.com/chancery-pki/chancery/internal/store"
 )
 
 // certID is RFC 9773 section 4.1's, written independently.
@@ -93,6 +94,66 @@ func TestRenewalInfo(t *testing.T) {
 		}
 		if info, err = w.RenewalInfo(t.Context(), "main", certID(c)); err != nil || !info.End.Before(w.Now()) || !info.Start.Before(info.End) {
 			t.Errorf("revoked: %v to %v, %v", info.Start, info.End, err)
+		}
+	})
+}
+
+// rated is an issuer that signs so many a second.
+type rated struct {
+	Issuer
+	rate float64
+}
+
+func (r rated) Rate() float64 { return r.rate }
+
+// Renewals of certificates that were issued together are spread so that they
+// take half of what the keys can sign, never later than the certificates allow.
+func TestRenewalsSpread(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		a := w.account(t, "main")
+		leaf, _ := a.issue("a.example")
+		keyID := hex.EncodeToString(leaf.AuthorityKeyId)
+		issued := w.Now()
+		for name, tt := range map[string]struct {
+			alive    int64
+			rate     float64
+			from, to float64 // of the life, within which all windows must lie
+			least    float64 // of the life, over which they spread at least
+		}{
+			"plenty of budget": {40_000, 5000, 0.60, 0.71, 0},
+			// 40,000 renewals at 2.5 a second take 4 h 26 m.
+			"one key of five a second": {40_000, 5, 0.50, 0.72, 0.17},
+			"too much for the key":     {1_000_000, 5, 0.40, 0.76, 0.30},
+			"unknown rate":             {40_000, 0, 0.60, 0.71, 0},
+		} {
+			w.live.Store(&map[string]store.Live{keyID: {Count: tt.alive}})
+			w.signsWith(rated{w.key, tt.rate})
+			first, last := 1.0, 0.0
+			perTwelfth := map[int]int{}
+			for range 2000 {
+				c := cert.Certificate{Serial: cert.NewSerial(), Issuer: "local", NotBefore: issued, NotAfter: issued.Add(day)}
+				start, end := renewalWindow(c, w.spread(c, day))
+				if end.Sub(start) != day/12 {
+					t.Fatalf("%s: a window of %v", name, end.Sub(start))
+				}
+				from, to := float64(start.Sub(issued))/float64(day), float64(end.Sub(issued))/float64(day)
+				first, last = min(first, from), max(last, to)
+				perTwelfth[int((from+to)/2*24)]++
+			}
+			if first < tt.from || last > tt.to || last-first < tt.least {
+				t.Errorf("%s: windows from %.3f to %.3f of the life; want within %.2f to %.2f, spread over %.2f", name, first, last, tt.from, tt.to, tt.least)
+			}
+			for hour, n := range perTwelfth {
+				if tt.least >= 0.3 && n > 2000/4 {
+					t.Errorf("%s: %d of 2000 in hour %d", name, n, hour)
+				}
+			}
+		}
+		// The same answer each time, on each replica.
+		c := cert.Certificate{Serial: cert.NewSerial(), Issuer: "local", NotBefore: issued, NotAfter: issued.Add(day)}
+		start, _ := renewalWindow(c, day/3)
+		if again, _ := renewalWindow(c, day/3); !again.Equal(start) {
+			t.Error("another window for the same certificate")
 		}
 	})
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/chancery-pki/chancery/internal/cert"
 	"github.com/chancery-pki/chancery/internal/protocol"
+	"github.com/chancery-pki/chancery/internal/signer"
 	"github.com/chancery-pki/chancery/internal/store"
 )
 
@@ -57,9 +58,9 @@ func (a *account) dying(o OrderView, names ...string) cert.Certificate {
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	c, _, err := a.prepare(a.t.Context(), d, o.Order, parsed)
+	c, prepared, err := a.prepare(a.t.Context(), d, o.Order, parsed, signer.Request{})
 	if err == nil {
-		err = a.plan(a.t.Context(), a.Requester, c)
+		err = a.plan(a.t.Context(), c, prepared)
 	}
 	if err != nil {
 		a.t.Fatal(err)
@@ -137,7 +138,7 @@ func TestPlanTooOld(t *testing.T) {
 		}
 		next := w.directories(t)
 		delete(next, "other")
-		w.Reload(next, w.options.Issuers)
+		w.Reload(next, w.options.Issuers, nil)
 		w.Add(25 * time.Hour)
 		if err := w.claimPlans(t.Context(), false); err != nil {
 			t.Fatal(err)

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
-	"time"
 
 	"github.com/chancery-pki/chancery/internal/audit"
 	"github.com/chancery-pki/chancery/internal/cert"
@@ -169,25 +168,13 @@ func (a *Authority) withdraw(tx *store.Tx, c cert.Certificate, r cert.Reason) er
 	if !ok {
 		return protocol.NewProblem(protocol.AlreadyRevoked, "the certificate was revoked already")
 	}
-	if _, err := tx.NextNumber(revisionName(c.IssuerKeyID), 1); err != nil {
-		return err
+	for _, shard := range slices.Compact([]int{0, c.CRLShard}) { // the full list, and its own
+		if _, err := tx.NextNumber(store.RevisionName(c.IssuerKeyID, shard), 1); err != nil {
+			return err
+		}
 	}
 	if r == cert.KeyCompromise {
 		return tx.BlockKey(c.KeyHash, "revoked as compromised: "+string(c.Serial))
 	}
 	return nil
-}
-
-func revisionName(issuerKeyID string) string { return "revoked/" + issuerKeyID }
-
-// RevocationRevision is a number that rises with every revocation of the
-// issuing certificate's certificates, on all replicas.
-func (a *Authority) RevocationRevision(ctx context.Context, issuerKeyID string) (int64, error) {
-	return a.db.Number(ctx, revisionName(issuerKeyID))
-}
-
-// Revoked calls yield for each withdrawn certificate of an issuing
-// certificate that ends after the time given, until yield fails.
-func (a *Authority) Revoked(ctx context.Context, issuerKeyID string, after time.Time, yield func(cert.Serial, time.Time, cert.Reason, time.Time) error) error {
-	return a.db.RevokedCertificates(ctx, issuerKeyID, after, yield)
 }

@@ -2,10 +2,8 @@ package ca
 
 import (
 	"bytes"
-	"context"
 	"crypto/ecdsa"
 	"encoding/hex"
-	"errors"
 	"testing"
 	"time"
 
@@ -40,7 +38,7 @@ func TestRevoke(t *testing.T) {
 		a := w.account(t, "main")
 		c, serial := a.issue("a.example")
 		keyID := hex.EncodeToString(c.AuthorityKeyId)
-		before, err := w.RevocationRevision(t.Context(), keyID)
+		before, err := w.db.Number(t.Context(), store.RevisionName(keyID, 0))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -64,21 +62,17 @@ func TestRevoke(t *testing.T) {
 			t.Errorf("%+v, %v", row.Revoked, err)
 		}
 		wants(t, a.by(c.Raw, -1), protocol.AlreadyRevoked, "")
-		after, err := w.RevocationRevision(t.Context(), keyID)
+		after, err := w.db.Number(t.Context(), store.RevisionName(keyID, 0))
 		if err != nil || after <= before {
 			t.Errorf("revision %d, then %d, %v", before, after, err)
 		}
 		var revoked []cert.Serial
-		err = w.Revoked(t.Context(), keyID, w.Now(), func(s cert.Serial, _ time.Time, _ cert.Reason, _ time.Time) error {
+		err = w.db.RevokedCertificates(t.Context(), keyID, -1, w.Now(), func(s cert.Serial, _ time.Time, _ cert.Reason, _ time.Time) error {
 			revoked = append(revoked, s)
 			return nil
 		})
 		if err != nil || len(revoked) != 1 || revoked[0] != serial {
 			t.Errorf("%v, %v", revoked, err)
-		}
-		stop := errors.New("stop")
-		if err := w.Revoked(t.Context(), keyID, w.Now(), func(cert.Serial, time.Time, cert.Reason, time.Time) error { return stop }); !errors.Is(err, stop) {
-			t.Error(err)
 		}
 	})
 }
@@ -185,21 +179,6 @@ func TestRevokeAfterBinding(t *testing.T) {
 		wants(t, accounts[1].by(theirs.Raw, -1), protocol.Unauthorized, "withdrawn")
 		if err := accounts[1].by(own.Raw, -1); err != nil {
 			t.Error(err)
-		}
-	})
-}
-
-// CRL numbers rise, and are never below the time (DESIGN section 7: a restored
-// backup must not bring them back).
-func TestCRLNumber(t *testing.T) {
-	each(t, func(t *testing.T, w *world) {
-		last := int64(0)
-		for range 3 {
-			n, err := w.NextCRLNumber(context.Background(), "abcd")
-			if err != nil || n <= last || n < w.Now().Add(-time.Minute).UnixMilli() {
-				t.Fatalf("%d after %d, %v", n, last, err)
-			}
-			last = n
 		}
 	})
 }

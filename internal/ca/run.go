@@ -17,8 +17,10 @@ import (
 const (
 	workEvery  = time.Second
 	sweepEvery = time.Minute
+	countEvery = 5 * time.Minute // live certificates, for the renewal windows
 	sweepLease = 3 * time.Minute
 	auditLease = 5 * time.Second // taken anew every second; after a crash another replica goes on
+	lostPlan   = 2 * time.Minute // after its claim ended, a plan isn't its key's holder's any more
 	sweepBatch = 500             // rows a transaction, so that nobody waits long behind it
 	claimBatch = 64
 )
@@ -30,6 +32,11 @@ func (a *Authority) Run(ctx context.Context, grace time.Duration) {
 	var sweeping sync.WaitGroup
 	sweeping.Go(func() { a.every(ctx, sweepEvery, func() { a.attempt(ctx, "sweep", a.Sweep) }) })
 	sweeping.Go(func() { a.every(ctx, holdEvery, func() { a.attempt(ctx, "hold", a.holdPlans) }) })
+	sweeping.Go(func() {
+		a.attempt(ctx, "count", a.countLive)
+		a.every(ctx, countEvery, func() { a.attempt(ctx, "count", a.countLive) })
+	})
+	sweeping.Go(func() { a.signForOthers(ctx) })
 	// One process owns a SQLite database: what others had claimed died with
 	// them, so that the first round needn't wait for their leases to end.
 	a.work(ctx, a.db.Engine() == "sqlite")
@@ -41,6 +48,26 @@ func (a *Authority) Run(ctx context.Context, grace time.Duration) {
 	a.issuances.idle(ctx)
 	a.attempt(ctx, "audit", a.sequenceAudit) // what these ended with
 	a.attempt(ctx, "audit", a.leaveAudit)
+}
+
+// signForOthers signs plans that other replicas left for our keys, as soon as
+// they say so; work finds them too, should a notice be lost. A SQLite database
+// has no other replicas.
+func (a *Authority) signForOthers(ctx context.Context) {
+	if a.db.Engine() == "sqlite" {
+		return
+	}
+	var listening sync.WaitGroup
+	listening.Go(func() { a.db.Listen(ctx, a.heard, func(bool) {}) })
+	defer listening.Wait()
+	for {
+		select {
+		case <-a.planned:
+			a.attempt(ctx, "plans", func(ctx context.Context) error { return a.claimPlans(ctx, false) })
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // every does something regularly until ctx ends.
@@ -160,9 +187,26 @@ func (a *Authority) putBack(ctx context.Context, busy, over []protocol.Authoriza
 	})
 }
 
-// claimPlans takes over planned certificates that a stopped replica left.
+// claimPlans takes over planned certificates for the keys that sign here: those
+// that a stopped replica left, and those that others leave to us.
 func (a *Authority) claimPlans(ctx context.Context, orphans bool) error {
-	return claims(ctx, a, planLease, orphans, a.db.PlansDue, (*store.Tx).ClaimPlans, func(claimed []cert.Certificate) (bool, error) {
+	return a.claimPlansOf(ctx, orphans, a.rules.Load().held, 0)
+}
+
+// claimLostPlans takes over plans that nobody has worked on for minutes,
+// whosever key they are for: it may be gone from the configuration.
+func (a *Authority) claimLostPlans(ctx context.Context) error {
+	return a.claimPlansOf(ctx, false, nil, lostPlan)
+}
+
+func (a *Authority) claimPlansOf(ctx context.Context, orphans bool, keyIDs []string, age time.Duration) error {
+	due := func(ctx context.Context, now time.Time) (bool, error) {
+		return a.db.PlansDue(ctx, now.Add(-age), keyIDs)
+	}
+	claim := func(tx *store.Tx, now time.Time, lease time.Duration, limit int) ([]cert.Certificate, error) {
+		return tx.ClaimPlans(now.Add(-age), lease+age, limit, keyIDs)
+	}
+	return claims(ctx, a, planLease, orphans, due, claim, func(claimed []cert.Certificate) (bool, error) {
 		for _, c := range claimed {
 			if j, _ := a.issuances.find(string(c.Order)); j != nil {
 				continue
@@ -211,6 +255,9 @@ func (a *Authority) Sweep(ctx context.Context) error {
 		return err
 	})
 	if err != nil || !mine {
+		return err
+	}
+	if err := a.claimLostPlans(ctx); err != nil {
 		return err
 	}
 	now := a.clock()

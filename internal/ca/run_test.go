@@ -216,7 +216,7 @@ func TestJobs(t *testing.T) {
 		js, gate, runs := newJobs(2), make(chan bool), atomic.Int32{}
 		work := func(ctx context.Context) (any, error) { runs.Add(1); <-gate; return nil, ctx.Err() }
 		ctx, cancel := context.WithCancel(t.Context())
-		a, mine := js.start(ctx, "a", task{about: "x", expect: 5 * time.Second}, work)
+		a, mine := js.start(ctx, "a", task{about: "x", left: func() time.Duration { return 4*time.Second + 300*time.Millisecond }}, work)
 		again, _ := js.start(ctx, "a", task{}, work)
 		if !mine || again != a {
 			t.Error("a second job for one ID")
@@ -229,16 +229,16 @@ func TestJobs(t *testing.T) {
 		if a.wait(ctx, time.Hour) || a.wait(t.Context(), time.Second) {
 			t.Error("it didn't end")
 		}
-		if n := js.retryAfter("a"); n != 4*time.Second {
-			t.Errorf("come back after %v, want 4s", n)
+		if n, here := js.retryAfter("a"); n != 4*time.Second || !here {
+			t.Errorf("come back after %v, want 4s; %v", n, here)
 		}
-		if n := js.retryAfter("b"); n != time.Second {
-			t.Errorf("come back after %v, want 1s", n)
+		if n, here := js.retryAfter("b"); n != time.Second || !here {
+			t.Errorf("come back after %v, want 1s; %v", n, here)
 		}
-		if js.retryAfter("none") != time.Second || len(js.longer(2*time.Second)) != 0 || len(js.longer(time.Second/2)) != 2 {
+		if _, here := js.retryAfter("none"); here || retry(time.Hour) != longestRetry || len(js.longer(2*time.Second)) != 0 || len(js.longer(time.Second/2)) != 2 {
 			t.Error("what jobs say of themselves")
 		}
-		js.rename("a", "z")
+		js.change("a", task{about: "z"})
 		if j, about := js.find("a"); j != a || about != "z" {
 			t.Error(about)
 		}

@@ -221,7 +221,7 @@ func (w *world) replica() *Authority { return New(w.options) }
 // limit sets rate limits in directory main.
 func (w *world) limit(set func(*Limits)) {
 	set(&w.options.Directories["main"].Limits)
-	w.Reload(w.options.Directories, w.options.Issuers)
+	w.Reload(w.options.Directories, w.options.Issuers, nil)
 }
 
 func (w *world) directories(t testing.TB) map[string]*Directory {
@@ -283,7 +283,10 @@ func newIssuer(t testing.TB) *issuer.Local {
 		}
 		chains = append(chains, []*x509.Certificate{c, root})
 	}
-	queue := signer.NewQueue(&signer.Signer{Signer: ca, URI: "test", Parallel: 4}, 0)
+	queue, err := signer.NewQueue(signer.QueueOptions{}, &signer.Signer{Signer: ca, URI: "test", Parallel: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
 	local, err := issuer.New(issuer.Config{Name: "local", Authorities: []issuer.Authority{{Queue: queue, Chains: chains}}}, time.Now())
 	if err != nil {
 		t.Fatal(err)

@@ -26,6 +26,7 @@ type Certificate struct {
 	Profile     string
 	Issuer      string // the issuer's name in the configuration
 	IssuerKeyID string // hex of the issuing certificate's SubjectKeyId: which chain
+	CRLShard    int    // the part of the issuer's CRL that it points to, from 1; 0: the full list
 	Names       []protocol.Identifier
 	DER         []byte // planned: the TBSCertificate; issued: the certificate
 	KeyHash     string // hex SHA-256 of the SubjectPublicKeyInfo
@@ -34,6 +35,7 @@ type Certificate struct {
 	PlannedAt   time.Time
 	Revoked     Revoked
 	ReplacedBy  protocol.OrderID // RFC 9773 section 5; "" if none
+	Client      string           // planned: who waits for it, so that keys are shared fairly; issued: ""
 }
 
 // Revoked says when and why; zero At means it is not.

@@ -67,9 +67,8 @@ func (k *checker) server() {
 	}
 	oneOf(k, "log.format", c.Log.Format, []string{"text", "json"})
 	oneOf(k, "log.level", c.Log.Level, []string{"debug", "info", "warn", "error"})
-	if keep := c.Certificates.KeepAfterExpiry; keep < span(day) {
-		k.fail("certificates.keep_after_expiry", "this is %s; a withdrawn certificate must outlast the last CRL that lists it, so at least 1d", keep)
-	}
+	k.keepAfterExpiry()
+	k.signing()
 	t := c.TLS
 	switch {
 	case (t.Certificate == "") != (t.Key == ""):
@@ -180,65 +179,10 @@ func (k *checker) listeners() {
 	if k.c.Metrics.ClientCA != "" && k.c.Metrics.Listen == "" {
 		k.warn("metrics.client_ca", "there is no metrics.listen")
 	}
-}
-
-func (k *checker) issuer(path, name string, is Issuer) {
-	if len(is.Signers) == 0 {
-		k.fail(path+".signers", "an issuer needs at least one signer: a key and its CA certificate")
+	if len(k.c.Publish.CRLs) > 0 && k.c.Publish.Listen == "" {
+		k.warn("publish.crls", "there is no publish.listen")
 	}
-	keys := map[string]bool{}
-	for i, s := range is.Signers {
-		k.signer(fmt.Sprintf("%s.signers[%d]", path, i), s, keys)
-	}
-	k.publishingURL(path+".crl_url", is.CRLURL)
-	k.publishingURL(path+".aia_url", is.AIAURL)
-	used, withCRL := false, false
-	for _, p := range k.c.Profiles {
-		used = used || p.Issuer == name
-		withCRL = withCRL || p.Issuer == name && p.Revocation == cert.RevocationCRL
-	}
-	switch {
-	case !used:
-		k.warn(path, "no profile is signed by this issuer")
-	case is.CRLURL != "" && !withCRL:
-		k.warn(path+".crl_url", "no profile of this issuer has revocation crl, so no certificate points there")
-	}
-}
-
-// keySchemes are the kinds of keys there are.
-var keySchemes = []string{"file"}
-
-func (k *checker) signer(path string, s Signer, keys map[string]bool) {
-	scheme, rest, ok := strings.Cut(s.Key, ":")
-	switch {
-	case s.Key == "":
-		k.fail(path+".key", "the key's URI is wanted, as in \"file:ca/servers.key\"")
-	case strings.Contains(s.Key, "PRIVATE KEY"):
-		k.fail(path+".key", "a key doesn't belong into this file; name the file that holds it, as in \"file:ca/servers.key\"")
-	case !ok || !slices.Contains(keySchemes, scheme):
-		k.fail(path+".key", "%q is not a key's URI known here; %s", s.Key, listing("it begins with", []string{"file:"}))
-	case strings.Trim(rest, "/") == "":
-		k.fail(path+".key", "the path is missing")
-	case keys[k.c.KeyURI(s.Key)]:
-		k.fail(path+".key", "another signer of this issuer has this key")
-	}
-	keys[k.c.KeyURI(s.Key)] = true
-	if s.Certificate == "" {
-		k.fail(path+".certificate", "the file of the key's CA certificate is wanted")
-	}
-}
-
-func (k *checker) publishingURL(path, value string) {
-	if value == "" {
-		return
-	}
-	u, err := url.Parse(value)
-	switch {
-	case err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.Fragment != "":
-		k.fail(path, "%q is not an http URL", value)
-	case u.Scheme == "https":
-		k.fail(path, "use http: what is fetched is signed, and who checks a certificate can't be asked to check another one first")
-	}
+	k.distinct("publish.crls", k.c.Publish.CRLs)
 }
 
 func (k *checker) webURL(path, value string) {
@@ -264,6 +208,15 @@ func allOf[T ~string](k *checker, path string, values, known []T) {
 		oneOf(k, at, v, known)
 		if slices.Contains(values[:i], v) {
 			k.fail(at, "%q is listed twice", v)
+		}
+	}
+}
+
+// distinct looks for values that are listed twice.
+func (k *checker) distinct(path string, values []string) {
+	for i, v := range values {
+		if slices.Contains(values[:i], v) {
+			k.fail(fmt.Sprintf("%s[%d]", path, i), "%q is listed twice", v)
 		}
 	}
 }

@@ -42,10 +42,12 @@ func (k *checker) profile(path, name string, p Profile) {
 	k.lifetimes(path, p)
 	oneOf(k, path+".revocation", p.Revocation, knownRevocations)
 	switch {
-	case p.Revocation == cert.RevocationCRL && ok && issuer.CRLURL == "":
+	case p.Revocation.CRL() && ok && issuer.CRLURL == "":
 		k.fail(path+".revocation", "issuer %q has no crl_url for the certificates to point to; set it, or use revocation none", p.Issuer)
+	case p.Revocation.OCSP() && ok && issuer.OCSPURL == "":
+		k.fail(path+".revocation", "issuer %q has no ocsp_url for the certificates to point to; set it, or use revocation none", p.Issuer)
 	case p.Revocation == cert.RevocationNone && time.Duration(p.MaxLifetime) > longWithoutRevocation:
-		k.warn(path+".revocation", "a certificate may live %s and can't be revoked; shorten max_lifetime, or use revocation crl", p.MaxLifetime)
+		k.warn(path+".revocation", "a certificate may live %s and can't be revoked; shorten max_lifetime, or use revocation crl or ocsp", p.MaxLifetime)
 	}
 	used := k.c.TLS.Profile == name
 	for _, d := range k.c.Directories {
@@ -202,6 +204,12 @@ func (k *checker) validation(path string, v Validation) {
 func (k *checker) within(path string, d Duration, most time.Duration) {
 	if d <= 0 || time.Duration(d) > most {
 		k.fail(path, "%s is not between 1s and %s", d, Duration(most))
+	}
+}
+
+func (k *checker) span(path string, d Duration, least, most time.Duration) {
+	if time.Duration(d) < least || time.Duration(d) > most {
+		k.fail(path, "%s is not between %s and %s", d, Duration(least), Duration(most))
 	}
 }
 

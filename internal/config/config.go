@@ -33,6 +33,7 @@ type Config struct {
 
 	// Who signs, by name.
 	Issuers map[string]Issuer `yaml:"issuers"`
+	Signing Signing           `yaml:"signing"`
 	// The kinds of certificates, by name. Clients see the names and the
 	// descriptions of those that a directory offers.
 	Profiles map[string]Profile `yaml:"profiles"`
@@ -104,11 +105,17 @@ type Admin struct {
 	Socket string `yaml:"socket"`
 }
 
-// Publish is what relying parties fetch: CRLs and issuer certificates, over
-// plain HTTP since they are signed and fetched before any trust exists.
+// Publish is what relying parties fetch: OCSP responses, CRLs and issuer
+// certificates, over plain HTTP since they are signed and fetched before any
+// trust exists.
 type Publish struct {
 	// Address and port. Default: no such listener.
 	Listen string `yaml:"listen"`
+	// Files with CRLs that are made elsewhere and served here, as the root's
+	// own (`chanceryd ca crl`), PEM or DER, at /crl/KEYID.crl with the KEYID
+	// of who signed them. The certificate of who signed them is a signer's or
+	// stands in a chain. Default: none.
+	CRLs []string `yaml:"crls"`
 }
 
 // Issuer is one that signs: a pool of signers under one chain.
@@ -127,22 +134,97 @@ type Issuer struct {
 	// since who checks a certificate can't be asked to check another one
 	// first. Required where a profile of this issuer has revocation crl.
 	CRLURL string `yaml:"crl_url"`
+	// Where they reach it for OCSP, as in "http://ocsp.internal":
+	// certificates point to /ocsp there; http. Required where a profile of
+	// this issuer has revocation ocsp, and only then.
+	OCSPURL string `yaml:"ocsp_url"`
 	// Where they reach it for the issuer's certificate, /ca/KEYID.cer; http.
 	// Default: not in the certificates.
 	AIAURL string `yaml:"aia_url"`
+	CRL    CRL    `yaml:"crl"`
+	OCSP   OCSP   `yaml:"ocsp"`
 	// A file with the SHA-256 hashes (hex, one a line) of public keys that
 	// are known to be compromised and are never certified.
 	Blocklist string `yaml:"blocklist"`
 }
 
-// Signer is one private key with its CA certificate.
+// CRL is the lists of withdrawn certificates of one issuer, one set for each
+// key of it.
+type CRL struct {
+	// In how many parts the list is served: each certificate points to the
+	// part that it would be on, for ever. With a hundred thousand withdrawn
+	// certificates, what a relying party fetches gets large. At most 256.
+	// Default: not in parts. The whole list is always served too.
+	Shards int `yaml:"shards"`
+	// How long a list is believed; a new one is made a third into it, and
+	// within seconds of a revocation. It is also how long relying parties can
+	// go on while the key is away. Default: 24h; 1m to 30d.
+	Validity Duration `yaml:"validity"`
+}
+
+// OCSP is the responses of one issuer.
+type OCSP struct {
+	// How long a response is believed. Each certificate that is asked about
+	// costs a signature in this time. Default: 8h; 1m to 10d.
+	Validity Duration `yaml:"validity"`
+}
+
+// Signer is one private key with its CA certificate. Without a key, and not
+// retired, the key is on another replica, which signs for this one too.
 type Signer struct {
-	// The key, as a URI: "file:ca/servers.key" (PEM, mode 0600).
+	// The key, as a URI: "file:ca/servers.key" (PEM, mode 0600),
+	// "pkcs11:token=ca;object=servers?module-path=/usr/lib/…/opensc-pkcs11.so"
+	// (RFC 7512) or "yubikey:serial=12345678;slot=9c".
 	Key string `yaml:"key"`
-	// A file with the password of an encrypted key.
+	// Instead of key: several tokens that hold one and the same key, used in
+	// parallel.
+	Keys []string `yaml:"keys"`
+	// A file with the password of an encrypted key file.
 	PasswordFile string `yaml:"password_file"`
-	// A PEM file with the CA certificate of this key.
+	// A file with the PIN of the token, or of all of keys.
+	PINFile string `yaml:"pin_file"`
+	// A PEM file with the CA certificate of this key. Required.
 	Certificate string `yaml:"certificate"`
+	// The key signs no more certificates; relying parties still find its
+	// certificate and, while a key is given here, its CRL and OCSP responses.
+	// Default: false.
+	Retired bool `yaml:"retired"`
+	// A key of its own for OCSP, certified by this one (RFC 6960 section
+	// 4.2.2.2). It answers with nonces and for unknown certificates, which
+	// the CA's key never does. Default: the CA's key answers.
+	OCSPResponder OCSPResponder `yaml:"ocsp_responder"`
+}
+
+// OCSPResponder is a key that signs OCSP responses in the CA's name. Without
+// a key, it is on another replica.
+type OCSPResponder struct {
+	// The key, as a URI.
+	Key string `yaml:"key"`
+	// A file with the password of an encrypted key file.
+	PasswordFile string `yaml:"password_file"`
+	// A file with the PIN of the token.
+	PINFile string `yaml:"pin_file"`
+	// A PEM file with its certificate, made by `chanceryd ca create
+	// --ocsp-responder`.
+	Certificate string `yaml:"certificate"`
+}
+
+// Signing is how the time of a signing key is shared out while more is asked
+// of it than it can do. What the others leave, and at least what these leave
+// of the whole, is for new certificates.
+type Signing struct {
+	// For renewals. Default: 35%.
+	Renewal Share `yaml:"renewal"`
+	// For OCSP responses. Default: 4%.
+	OCSP Share `yaml:"ocsp"`
+	// For CRLs. Default: 1%.
+	CRL Share `yaml:"crl"`
+	// How many may wait for one key, of each kind. Default: 4096; at most
+	// 1000000.
+	MaxWaiting int `yaml:"max_waiting"`
+	// A token that takes longer than this for one signature is out of turn
+	// until it answers. Default: 30s; 1s to 10m.
+	Stuck Duration `yaml:"stuck"`
 }
 
 // Audit is the record of all decisions.
@@ -189,6 +271,19 @@ func (c *Config) KeyURI(uri string) string {
 		return "file:" + (&url.URL{Path: c.Path(plain)}).EscapedPath()
 	}
 	return uri
+}
+
+// KeyURIs returns the URIs of all tokens that hold the signer's key, as by
+// KeyURI; none where it is on another replica.
+func (c *Config) KeyURIs(s Signer) []string {
+	if s.Key != "" {
+		return []string{c.KeyURI(s.Key)}
+	}
+	var uris []string
+	for _, uri := range s.Keys {
+		uris = append(uris, c.KeyURI(uri))
+	}
+	return uris
 }
 
 // DatabasePath returns the DSN with an SQLite path made absolute as by Path;

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"github.com/chancery-pki/chancery/internal/cert"
 	"github.com/chancery-pki/chancery/internal/policy"
 	"github.com/chancery-pki/chancery/internal/protocol"
+	"github.com/chancery-pki/chancery/internal/signer/schedule"
 )
 
 // whole is a configuration about which there is nothing to say; the tests
@@ -120,16 +122,16 @@ func TestExplicitEmptyChallenges(t *testing.T) {
 func TestLimits(t *testing.T) {
 	c := parse(t, whole+`rate_limits:
   orders_per_account: 5 per 1m
-  orders_per_address: off
+  orders_per_client: off
 `)
 	servers := c.Directories["servers"]
-	servers.RateLimits.OrdersPerAddress = Limit{Count: 7, Per: time.Hour}
+	servers.RateLimits.OrdersPerClient = Limit{Count: 7, Per: time.Hour}
 	c.Directories["servers"] = servers
 	l := c.Limits("servers")
-	if l.OrdersPerAccount != (Limit{Count: 5, Per: time.Minute}) || l.OrdersPerAddress.Count != 7 || l.NewAccountsPerAddress.Count != 1000 {
+	if l.OrdersPerAccount != (Limit{Count: 5, Per: time.Minute}) || l.OrdersPerClient.Count != 7 || l.NewAccountsPerAddress.Count != 1000 {
 		t.Errorf("%+v", l)
 	}
-	if l = c.Limits("clients"); !l.OrdersPerAddress.Off || l.FailedValidationsPerAccount.Count != 100 {
+	if l = c.Limits("clients"); !l.OrdersPerClient.Off || l.FailedValidationsPerAccount.Count != 100 {
 		t.Errorf("%+v", l)
 	}
 }
@@ -233,9 +235,9 @@ func TestDiff(t *testing.T) {
 		t.Error("names can be changed while running:", found.Error())
 	}
 	b = parse(t, strings.Replace(whole, "https://ca.internal", "https://ca.internal:8443", 1)+
-		"database: {dsn: other.db}\nmetrics: {listen: \"127.0.0.1:1\"}\nadmin: {socket: x}\npublish: {listen: \":80\"}\ntrusted_proxies: [10.0.0.1]\n")
+		"database: {dsn: other.db}\nmetrics: {listen: \"127.0.0.1:1\"}\nadmin: {socket: x}\npublish: {listen: \":80\"}\ntrusted_proxies: [10.0.0.1]\nsigning: {crl: 2%}\n")
 	found := Diff(a, b)
-	if len(found) != 7 {
+	if len(found) != 8 {
 		t.Errorf("%d warnings:\n%v", len(found), found.Error())
 	}
 	for _, p := range found {
@@ -245,5 +247,53 @@ func TestDiff(t *testing.T) {
 	}
 	if !strings.Contains(found.Error(), "chancery.yaml:26:1: warning: database: ") {
 		t.Error(found.Error())
+	}
+}
+
+// Announcements leave time for a ceremony, and are no alarm from birth on.
+func TestNotice(t *testing.T) {
+	c := parse(t, strings.Replace(whole, "usages: [server]", "usages: [server]\n    max_lifetime: 90d", 1))
+	for _, tt := range []struct {
+		issuer     string
+		life, want time.Duration
+	}{
+		{"", 5 * 365 * day, 60 * day}, {"main", 5 * 365 * day, 120 * day}, {"", 90 * day, 18 * day}, {"main", 100 * day, 20 * day},
+	} {
+		if got := c.Notice(tt.issuer, tt.life); got != tt.want {
+			t.Errorf("%q, %v: %v, want %v", tt.issuer, tt.life, got, tt.want)
+		}
+	}
+}
+
+// Errors that show later carry the place, and keep what they are.
+func TestAt(t *testing.T) {
+	c := parse(t, whole)
+	cause := errors.New("no cRLSign")
+	err := c.At("issuers.main.signers[0].certificate", cause)
+	if err.Error() != "/etc/chancery/chancery.yaml:8:22: issuers.main.signers[0].certificate: no cRLSign" || !errors.Is(err, cause) {
+		t.Error(err)
+	}
+	if again := c.At("issuers.main", err); again.Error() != err.Error() {
+		t.Errorf("a second place: %v", again)
+	}
+	if c.At("x", nil) != nil || c.At("issuers.main.signers[7].key", cause).Error() != "/etc/chancery/chancery.yaml:6:5: issuers.main.signers[7].key: no cRLSign" {
+		t.Error(c.At("issuers.main.signers[7].key", cause))
+	}
+}
+
+func TestKeyURIs(t *testing.T) {
+	c := parse(t, revocable)
+	signers := c.Issuers["main"].Signers
+	if got := c.KeyURIs(signers[0]); len(got) != 2 || got[1] != "pkcs11:token=a;serial=2;object=k" {
+		t.Errorf("%q", got)
+	}
+	if got := c.KeyURIs(signers[3]); len(got) != 1 || got[0] != "file:/etc/chancery/ca/4.key" {
+		t.Errorf("%q", got)
+	}
+	if got := c.KeyURIs(signers[2]); got != nil {
+		t.Errorf("a key elsewhere: %q", got)
+	}
+	if err := c.Signing.Shares().Check(); err != nil || c.Signing.Shares()[schedule.Issuance] < 0.649 {
+		t.Errorf("%v, %v", c.Signing.Shares(), err)
 	}
 }

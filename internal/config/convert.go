@@ -6,6 +6,7 @@ import (
 
 	"github.com/chancery-pki/chancery/internal/cert"
 	"github.com/chancery-pki/chancery/internal/policy"
+	"github.com/chancery-pki/chancery/internal/signer/schedule"
 )
 
 // Profile returns the named profile as the rest of the server knows it.
@@ -67,4 +68,29 @@ func (c *Config) Directory(name string) (policy.Directory, error) {
 // and the server's where it has none.
 func (c *Config) Limits(directory string) RateLimits {
 	return c.Directories[directory].RateLimits.over(c.RateLimits)
+}
+
+// Shares returns how a key's time is shared out; issuance has what the others
+// leave.
+func (s Signing) Shares() schedule.Shares {
+	shares := schedule.Shares{
+		schedule.Renewal: float64(s.Renewal), schedule.OCSP: float64(s.OCSP), schedule.CRL: float64(s.CRL),
+	}
+	shares[schedule.Issuance] = 1 - shares[schedule.Renewal] - shares[schedule.OCSP] - shares[schedule.CRL]
+	return shares
+}
+
+// Notice is how long before its end a certificate of an issuer is announced,
+// where life is how long it is good in all: 60 days, since a new key, its
+// ceremony and its roll-out take time; longer where the certificates that it
+// signs would be cut short before; a fifth of its life at the most. issuer ""
+// stands for one without profiles.
+func (c *Config) Notice(issuer string, life time.Duration) time.Duration {
+	notice := 60 * day
+	for _, p := range c.Profiles {
+		if p.Issuer == issuer {
+			notice = max(notice, time.Duration(p.MaxLifetime)+30*day)
+		}
+	}
+	return min(notice, life/5)
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/chancery-pki/chancery/internal/cert"
 	"github.com/chancery-pki/chancery/internal/policy"
 	"github.com/chancery-pki/chancery/internal/protocol"
+	"github.com/chancery-pki/chancery/internal/signer/schedule"
 )
 
 // knownChallenges are the types there are, in the order shown to clients.
@@ -26,7 +27,7 @@ var (
 		cert.MLDSA44, cert.MLDSA65, cert.MLDSA87,
 	}
 	usualKeyTypes    = knownKeyTypes[:7]
-	knownRevocations = []cert.Revocation{cert.RevocationNone, cert.RevocationCRL}
+	knownRevocations = []cert.Revocation{cert.RevocationNone, cert.RevocationCRL, cert.RevocationOCSP, cert.RevocationBoth}
 )
 
 // or sets the value where nothing was said.
@@ -60,6 +61,12 @@ func (c *Config) setDefaults() {
 	or(&c.Accounts.Keep, span(7*day))
 	or(&c.Certificates.KeepAfterExpiry, span(7*day))
 	c.RateLimits = c.RateLimits.over(usualLimits())
+	c.Signing.setDefaults()
+	for name, is := range c.Issuers {
+		or(&is.CRL.Validity, span(day))
+		or(&is.OCSP.Validity, span(8*time.Hour))
+		c.Issuers[name] = is
+	}
 	for name, p := range c.Profiles {
 		p.setDefaults()
 		c.Profiles[name] = p
@@ -68,6 +75,15 @@ func (c *Config) setDefaults() {
 		d.setDefaults(c.Profiles)
 		c.Directories[name] = d
 	}
+}
+
+func (s *Signing) setDefaults() {
+	usual := schedule.DefaultShares()
+	or(&s.Renewal, Share(usual[schedule.Renewal]))
+	or(&s.OCSP, Share(usual[schedule.OCSP]))
+	or(&s.CRL, Share(usual[schedule.CRL]))
+	or(&s.MaxWaiting, 4096)
+	or(&s.Stuck, span(30*time.Second))
 }
 
 func (p *Profile) setDefaults() {
@@ -116,7 +132,7 @@ func usualLimits() RateLimits {
 	return RateLimits{
 		NewAccountsPerAddress:       Limit{Count: 1000, Per: time.Hour},
 		OrdersPerAccount:            Limit{Count: 1000, Per: time.Hour},
-		OrdersPerAddress:            Limit{Count: 3000, Per: time.Hour},
+		OrdersPerClient:             Limit{Count: 3000, Per: time.Hour},
 		CertificatesPerName:         Limit{Count: 1000, Per: day},
 		FailedValidationsPerAccount: Limit{Count: 100, Per: time.Hour},
 	}
@@ -126,7 +142,7 @@ func usualLimits() RateLimits {
 func (r RateLimits) over(below RateLimits) RateLimits {
 	or(&r.NewAccountsPerAddress, below.NewAccountsPerAddress)
 	or(&r.OrdersPerAccount, below.OrdersPerAccount)
-	or(&r.OrdersPerAddress, below.OrdersPerAddress)
+	or(&r.OrdersPerClient, below.OrdersPerClient)
 	or(&r.CertificatesPerName, below.CertificatesPerName)
 	or(&r.FailedValidationsPerAccount, below.FailedValidationsPerAccount)
 	return r

@@ -34,7 +34,8 @@ type Profile struct {
 	// Default: P-256, P-384, P-521, Ed25519 and the three RSA sizes.
 	KeyTypes []cert.KeyType `yaml:"key_types"`
 	// none: the certificate lives too short to bother and says so (RFC 9608);
-	// crl: it points to the issuer's crl_url. Default: none.
+	// crl: it points to the issuer's crl_url; ocsp: to its ocsp_url; crl+ocsp:
+	// to both. Default: none.
 	Revocation cert.Revocation `yaml:"revocation"`
 	// Put the first dns name into the subject's common name too, for old
 	// software. Default: false.
@@ -148,8 +149,9 @@ type RateLimits struct {
 	NewAccountsPerAddress Limit `yaml:"new_accounts_per_address"`
 	// New orders by one account. Default: 1000 per 1h.
 	OrdersPerAccount Limit `yaml:"orders_per_account"`
-	// New orders from one address (IPv6: one /64). Default: 3000 per 1h.
-	OrdersPerAddress Limit `yaml:"orders_per_address"`
+	// New orders by one client: by all accounts of one EAB key, else from one
+	// address (IPv6: one /64). Default: 3000 per 1h.
+	OrdersPerClient Limit `yaml:"orders_per_client"`
 	// Certificates for one registered name, that is the name directly below
 	// the "*." pattern that allows it. Default: 1000 per 1d.
 	CertificatesPerName Limit `yaml:"certificates_per_name"`

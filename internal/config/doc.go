@@ -16,7 +16,8 @@
 // Check looks at the configuration alone. Whether files exist and who may
 // read them is for `chanceryd check`, which calls it.
 //
-// The package may import internal/policy, internal/cert, internal/protocol
-// and github.com/goccy/go-yaml (its lexer and parser; the values are put into
+// The package may import internal/policy, internal/cert, internal/protocol,
+// for the form of key URIs internal/signer/pkcs11 and internal/yubikey, for
+// the usual shares internal/signer/schedule, and github.com/goccy/go-yaml (its lexer and parser; the values are put into
 // the structs here, so that every one keeps its position).
 package config

@@ -47,11 +47,11 @@ const manualHead = `# Configuration
 <!-- Made from the comments in internal/config by go test ./internal/config -update. -->
 
 One YAML file. An unknown key is an error; whatever is left out has the default that is said here. Relative paths
-start at the file's folder. A duration is written as in "90s", "24h", "7d" or "1d12h". Secrets are named by a path or an
+start at the file's folder. A duration is written as in "90s", "24h", "7d" or "1d12h", a share as in "35%". Secrets are named by a path or an
 environment variable, never written here. YAML anchors, aliases and tags are not taken, and a value that begins with *
 needs quotes. ` + "`chanceryd check`" + ` says what is wrong before anything starts. A running server reads the file again
-at SIGHUP and keeps what it has if the new one is bad; the addresses it listens on, ` + "`external_url`" + ` and the database
-change at the next start only.
+at SIGHUP and keeps what it has if the new one is bad; the addresses it listens on, ` + "`external_url`" + `, the database and
+` + "`signing`" + ` change at the next start only.
 `
 
 type typeDoc struct {
@@ -163,6 +163,8 @@ func words(t *testing.T, typ string) string {
 		return "number"
 	case "Duration":
 		return "duration"
+	case "Share":
+		return "share"
 	case "Limit":
 		return "limit"
 	case "Resolver":

@@ -79,7 +79,7 @@ func TestExampleForDemo(t *testing.T) {
 			t.Errorf("%+v", v)
 		}
 		l := c.Limits(name)
-		if !l.OrdersPerAccount.Off || !l.NewAccountsPerAddress.Off || !l.OrdersPerAddress.Off || !l.CertificatesPerName.Off || !l.FailedValidationsPerAccount.Off {
+		if !l.OrdersPerAccount.Off || !l.NewAccountsPerAddress.Off || !l.OrdersPerClient.Off || !l.CertificatesPerName.Off || !l.FailedValidationsPerAccount.Off {
 			t.Errorf("%+v", l)
 		}
 	}

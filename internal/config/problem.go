@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -13,7 +14,12 @@ type Problem struct {
 	Path    string // as in "directories.servers.names.allow[2]"
 	Message string // what is wrong and what would be right
 	Warning bool   // the server starts all the same
+
+	cause error // what Message was made of; nil for Load's and Check's own
 }
+
+// Unwrap returns the error of which At made the problem, nil for others.
+func (p Problem) Unwrap() error { return p.cause }
 
 // Error returns "file:line:column: path: message" on one line.
 func (p Problem) Error() string {
@@ -55,6 +61,24 @@ func (ps Problems) Errors() Problems {
 		}
 	}
 	return errs
+}
+
+// At makes a problem of an error about the value at the path, so that it names
+// the file and the line: errors that only show when keys and certificates are
+// opened. nil stays nil, and Problems stay what they are.
+func (c *Config) At(path string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, ok := errors.AsType[Problems](err); ok {
+		return err
+	}
+	if _, ok := errors.AsType[Problem](err); ok {
+		return err
+	}
+	p := c.source.problem(path, "%v", err)
+	p.cause = err
+	return p
 }
 
 // place is a line and a column, both from 1.

@@ -109,6 +109,29 @@ func (l Limit) String() string {
 	return fmt.Sprintf("%d per %s", l.Count, Duration(l.Per))
 }
 
+// Share is a part of the whole, from 0 to 1, written as in "35%".
+type Share float64
+
+// UnmarshalText reads "35%" or "0.5%"; nothing, and more than the whole, are
+// errors.
+func (s *Share) UnmarshalText(text []byte) error {
+	number, ok := strings.CutSuffix(string(text), "%")
+	percent, err := strconv.ParseFloat(number, 64)
+	if !ok || err != nil || strings.Trim(number, "0123456789.") != "" {
+		return fmt.Errorf("%q is not a share; write it as in \"35%%\"", text)
+	}
+	if percent < 0.1 || percent >= 100 {
+		return fmt.Errorf("%q is not between 0.1%% and 99%%; leave it out for the default", text)
+	}
+	*s = Share(percent / 100)
+	return nil
+}
+
+// String writes the share as UnmarshalText reads it.
+func (s Share) String() string {
+	return strconv.FormatFloat(float64(s)*100, 'g', 6, 64) + "%"
+}
+
 // Resolver is one DNS server.
 type Resolver struct {
 	Addr       netip.AddrPort

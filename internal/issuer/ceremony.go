@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"errors"
 	"fmt"
 	"net"
@@ -41,6 +42,7 @@ type CA struct {
 const (
 	RootLifetime         = 10 * 365 * 24 * time.Hour
 	IntermediateLifetime = 5 * 365 * 24 * time.Hour
+	ResponderLifetime    = 90 * 24 * time.Hour
 	caBackdate           = time.Hour
 )
 
@@ -77,6 +79,25 @@ func NewIntermediate(parent *x509.Certificate, parentKey crypto.Signer, pub cryp
 	ca.constrain(t)
 	return under(parent, parentKey, pub, t)
 }
+
+// NewResponder makes the certificate of an OCSP responder to which an issuing
+// CA delegates its answers (RFC 6960 section 4.2.2.2): with the one extended
+// key usage, and with ocsp-nocheck, since nobody could say that it was
+// withdrawn (section 4.2.2.2.1): keep its life short. Of ca, the names, Now and
+// Lifetime count; 0 stands for ResponderLifetime. It blocks on the parent's key.
+func NewResponder(parent *x509.Certificate, parentKey crypto.Signer, pub crypto.PublicKey, ca CA) (*x509.Certificate, error) {
+	t, err := ca.template(pub, ResponderLifetime)
+	if err != nil {
+		return nil, err
+	}
+	t.IsCA, t.KeyUsage = false, x509.KeyUsageDigitalSignature
+	t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning}
+	t.IssuingCertificateURL, t.CRLDistributionPoints = nil, nil
+	t.ExtraExtensions = []pkix.Extension{{Id: oidOCSPNoCheck, Value: asn1.NullBytes}}
+	return signUnder(parent, parentKey, pub, t)
+}
+
+var oidOCSPNoCheck = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 5}
 
 // CrossSign makes another certificate for a root's key and name, under another
 // root: who trusts only that one then verifies what the first issued (an
@@ -156,11 +177,17 @@ func (ca CA) constrain(t *x509.Certificate) {
 
 // under signs a CA certificate with its parent's key.
 func under(parent *x509.Certificate, parentKey crypto.Signer, pub crypto.PublicKey, t *x509.Certificate) (*x509.Certificate, error) {
+	if parent.MaxPathLenZero {
+		return nil, fmt.Errorf("CA certificate %q allows no CA below it", parent.Subject)
+	}
+	return signUnder(parent, parentKey, pub, t)
+}
+
+// signUnder signs a certificate, of a CA or not, with its parent's key.
+func signUnder(parent *x509.Certificate, parentKey crypto.Signer, pub crypto.PublicKey, t *x509.Certificate) (*x509.Certificate, error) {
 	switch {
 	case !parent.IsCA || parent.KeyUsage&x509.KeyUsageCertSign == 0:
 		return nil, fmt.Errorf("%q is not a CA certificate", parent.Subject)
-	case parent.MaxPathLenZero:
-		return nil, fmt.Errorf("CA certificate %q allows no CA below it", parent.Subject)
 	case !equalKeys(parentKey.Public(), parent.PublicKey):
 		return nil, fmt.Errorf("the key is not the one in CA certificate %q", parent.Subject)
 	}

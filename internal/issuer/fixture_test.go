@@ -59,7 +59,11 @@ var rsaKey = sync.OnceValue(func() crypto.Signer {
 })
 
 func queueOf(key crypto.Signer) *signer.Queue {
-	return signer.NewQueue(&signer.Signer{Signer: key, Parallel: 2}, 0)
+	queue, err := signer.NewQueue(signer.QueueOptions{}, &signer.Signer{Signer: key, Parallel: 2})
+	if err != nil {
+		panic(err) // only for no signer at all
+	}
+	return queue
 }
 
 // pki is a root and an issuing CA under it.
@@ -91,7 +95,8 @@ func (p pki) authority() Authority {
 		Queue:     queueOf(p.caKey),
 		Chains:    [][]*x509.Certificate{p.chain()},
 		IssuerURL: "http://pki.example/ca.cer",
-		CRLURL:    func(s cert.Serial) string { return "http://pki.example/crl/" + string(s[:1]) },
+		OCSPURL:   "http://pki.example/ocsp",
+		CRLURL:    func(s cert.Serial) (string, int) { return "http://pki.example/crl/" + string(s[:1]), 3 },
 	}
 }
 

@@ -43,6 +43,8 @@ func certificates(t *testing.T, each func(t *testing.T, p pki, r Request, c *x50
 		"both":        func(r *Request) { r.Profile.Usages = []cert.Usage{cert.Server, cert.Client} },
 		"common name": func(r *Request) { r.Profile.CommonName = true },
 		"crl":         func(r *Request) { r.Profile.Revocation = cert.RevocationCRL },
+		"ocsp":        func(r *Request) { r.Profile.Revocation = cert.RevocationOCSP },
+		"crl+ocsp":    func(r *Request) { r.Profile.Revocation = cert.RevocationBoth },
 		"many names": func(r *Request) {
 			r.Names = ids("b.example", "a.example", "*.c.example", "xn--bcher-kva.example", "192.0.2.1", "2001:db8::1")
 		},
@@ -106,12 +108,18 @@ func TestIssued(t *testing.T) {
 		}
 		// RFC 9608 section 2: 2.5.29.56, NULL, never critical, and no pointers.
 		none := extensionOf(c, asn1.ObjectIdentifier{2, 5, 29, 56})
-		if r.Profile.Revocation == cert.RevocationNone {
-			if none == nil || none.Critical || !bytes.Equal(none.Value, []byte{5, 0}) || len(c.CRLDistributionPoints) > 0 {
-				t.Errorf("noRevAvail %+v, CRL %v", none, c.CRLDistributionPoints)
-			}
-		} else if want := "http://pki.example/crl/" + string(cert.SerialOf(c.SerialNumber)[:1]); none != nil || !slices.Equal(c.CRLDistributionPoints, []string{want}) {
-			t.Errorf("noRevAvail %+v, CRL %v, want %s", none, c.CRLDistributionPoints, want)
+		var crl, ocsp []string
+		if kind := r.Profile.Revocation; kind == cert.RevocationCRL || kind == cert.RevocationBoth {
+			crl = []string{"http://pki.example/crl/" + string(cert.SerialOf(c.SerialNumber)[:1])}
+		}
+		if kind := r.Profile.Revocation; kind == cert.RevocationOCSP || kind == cert.RevocationBoth {
+			ocsp = []string{"http://pki.example/ocsp"}
+		}
+		if !slices.Equal(c.CRLDistributionPoints, crl) || !slices.Equal(c.OCSPServer, ocsp) {
+			t.Errorf("CRL %v, want %v; OCSP %v, want %v", c.CRLDistributionPoints, crl, c.OCSPServer, ocsp)
+		}
+		if says := none != nil && !none.Critical && bytes.Equal(none.Value, []byte{5, 0}); says != (r.Profile.Revocation == cert.RevocationNone) {
+			t.Errorf("noRevAvail %+v with revocation %s", none, r.Profile.Revocation)
 		}
 		for _, u := range r.Profile.Usages {
 			if err := verify(c, extKeyUsage[u], p.ca, p.root); err != nil {
@@ -139,7 +147,7 @@ func TestSameAsStandardLibrary(t *testing.T) {
 		template := &x509.Certificate{
 			SerialNumber: c.SerialNumber, RawSubject: c.RawSubject, NotBefore: c.NotBefore, NotAfter: c.NotAfter,
 			KeyUsage: c.KeyUsage, ExtKeyUsage: c.ExtKeyUsage, BasicConstraintsValid: true,
-			SubjectKeyId: c.SubjectKeyId, IssuingCertificateURL: c.IssuingCertificateURL, CRLDistributionPoints: c.CRLDistributionPoints,
+			SubjectKeyId: c.SubjectKeyId, IssuingCertificateURL: c.IssuingCertificateURL, CRLDistributionPoints: c.CRLDistributionPoints, OCSPServer: c.OCSPServer,
 		}
 		for _, id := range r.Names {
 			// crypto/x509 writes dns names first, and so do the requests here.
@@ -269,7 +277,7 @@ func TestRefusals(t *testing.T) {
 		"over the maximum": func(r *Request) { r.Profile.MaxLifetime = time.Hour },
 		"backdate":         func(r *Request) { r.Profile.Backdate = r.Profile.Lifetime },
 		"no key types":     func(r *Request) { r.Profile.KeyTypes = nil },
-		"revocation":       func(r *Request) { r.Profile.Revocation = "ocsp" },
+		"revocation":       func(r *Request) { r.Profile.Revocation = "rumour" },
 	} {
 		r := request(t)
 		edit(&r)

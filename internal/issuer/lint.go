@@ -100,8 +100,8 @@ func (a *authority) lint(c *x509.Certificate) error {
 		return fmt.Errorf("its dates, %s to %s, lie outside the issuing chain's", stamp(c.NotBefore), stamp(c.NotAfter))
 	case !bytes.Equal(c.SubjectKeyId, keyID(c.RawSubjectPublicKeyInfo)):
 		return errors.New("the subject key identifier is not the key's")
-	case len(c.OCSPServer) > 0:
-		return errors.New("it names an OCSP server, and there is none")
+	case len(c.OCSPServer) > 1:
+		return errors.New("it names several OCSP servers")
 	}
 	for _, usage := range c.ExtKeyUsage {
 		ok := slices.ContainsFunc(a.usages, func(u cert.Usage) bool { return extKeyUsage[u] == usage })
@@ -139,8 +139,8 @@ func lintExtensions(c *x509.Certificate) error {
 			if !bytes.Equal(ext.Value, asn1.NullBytes) {
 				return errors.New("noRevAvail isn't NULL")
 			}
-			if len(c.CRLDistributionPoints) > 0 { // RFC 9608 section 3
-				return errors.New("noRevAvail beside a CRL distribution point")
+			if len(c.CRLDistributionPoints)+len(c.OCSPServer) > 0 { // RFC 9608 section 3
+				return errors.New("noRevAvail beside a CRL distribution point or an OCSP server")
 			}
 		}
 	}
@@ -166,16 +166,19 @@ func (t *template) check(c *x509.Certificate) error {
 	for _, u := range t.usages {
 		usages = append(usages, extKeyUsage[u])
 	}
-	var crlURLs []string
+	var crlURLs, ocspURLs []string
 	if t.crlURL != "" {
 		crlURLs = []string{t.crlURL}
+	}
+	if t.ocspURL != "" {
+		ocspURLs = []string{t.ocspURL}
 	}
 	encipher := c.KeyUsage&x509.KeyUsageKeyEncipherment != 0
 	noRevAvail := slices.ContainsFunc(c.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(oidNoRevAvail) })
 	if cert.SerialOf(c.SerialNumber) != t.serial || !c.NotBefore.Equal(t.notBefore) || !c.NotAfter.Equal(t.notAfter) ||
 		c.Subject.CommonName != t.commonName || !bytes.Equal(c.RawSubjectPublicKeyInfo, t.spki) ||
 		!slices.Equal(sortNames(names), sortNames(slices.Clone(t.names))) || !slices.Equal(c.ExtKeyUsage, usages) ||
-		!slices.Equal(c.CRLDistributionPoints, crlURLs) || encipher != t.encipher || noRevAvail != t.noRevAvail {
+		!slices.Equal(c.CRLDistributionPoints, crlURLs) || !slices.Equal(c.OCSPServer, ocspURLs) || encipher != t.encipher || noRevAvail != t.noRevAvail {
 		return errors.New("it doesn't read back as what was asked for")
 	}
 	return nil

@@ -16,9 +16,11 @@ import (
 
 // Authority is one signing key with its CA certificate.
 type Authority struct {
-	// Queue is the key's. Without one the authority is retired: it signs no
-	// more, but certificates that it issued still find their chain.
-	Queue *signer.Queue
+	// Queue is the key's, where this process holds it; Remote stands for one
+	// that another replica holds. With neither the authority is retired: it
+	// signs no more, but certificates that it issued still find their chain.
+	Queue  *signer.Queue
+	Remote *signer.Remote
 	// Chains each lead from the issuing certificate, which comes first, to a
 	// self-signed root, which comes last. The first chain is the default,
 	// the others are alternates (RFC 8555 section 7.4.2): other certificates
@@ -28,9 +30,13 @@ type Authority struct {
 	// IssuerURL is where the issuing certificate can be had (the AIA's
 	// caIssuers, RFC 5280 section 4.2.2.1); "" leaves it out.
 	IssuerURL string
-	// CRLURL is where the CRL that speaks for a certificate can be had; it
-	// gives one serial the same answer forever. nil: no CRL.
-	CRLURL func(cert.Serial) string
+	// OCSPURL is where the OCSP responder is (the AIA's ocsp); "": there is
+	// none.
+	OCSPURL string
+	// CRLURL says where the CRL that speaks for a certificate can be had, and
+	// its shard, 0 being the full list. Both are part of the certificate's
+	// record, so that they never change for it. nil: no CRL.
+	CRLURL func(cert.Serial) (url string, shard int)
 }
 
 // Config says what a local issuer is made of.
@@ -53,13 +59,15 @@ type Local struct {
 
 // authority is an Authority that was found to be in order.
 type authority struct {
-	queue     *signer.Queue
+	queue     *signer.Queue    // nil: remote or retired
+	key       signer.Candidate // queue or the remote; nil: retired
 	cert      *x509.Certificate
 	keyID     string // hex of the SubjectKeyId
 	algorithm algorithm
 	chains    [][]*x509.Certificate
 	issuerURL string
-	crlURL    func(cert.Serial) string
+	ocspURL   string
+	crlURL    func(cert.Serial) (string, int)
 	usages    []cert.Usage // that the whole default chain lets it certify
 	// A certificate it issues lies within these: nobody up its default chain
 	// ends sooner or begins later.
@@ -79,7 +87,7 @@ func New(c Config, now time.Time) (*Local, error) {
 	}
 	l := &Local{name: c.Name, blocked: c.Blocklist, byKeyID: map[string]*authority{}}
 	var faults []error
-	var queues []*signer.Queue
+	var keys []signer.Candidate
 	for i, in := range c.Authorities {
 		a, err := newAuthority(in, now, log)
 		if err != nil {
@@ -91,9 +99,9 @@ func New(c Config, now time.Time) (*Local, error) {
 			continue
 		}
 		l.byKeyID[a.keyID] = a
-		if a.queue != nil {
+		if a.key != nil {
 			l.active = append(l.active, a)
-			queues = append(queues, a.queue)
+			keys = append(keys, a.key)
 		}
 	}
 	if len(faults) == 0 && len(l.active) == 0 {
@@ -102,7 +110,7 @@ func New(c Config, now time.Time) (*Local, error) {
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
 	}
-	l.pool = signer.NewPool(queues...)
+	l.pool = signer.NewPool(keys...)
 	return l, nil
 }
 
@@ -113,7 +121,13 @@ func newAuthority(in Authority, now time.Time, log *slog.Logger) (*authority, er
 	ca := in.Chains[0][0]
 	a := &authority{
 		queue: in.Queue, cert: ca, keyID: hex.EncodeToString(ca.SubjectKeyId),
-		issuerURL: in.IssuerURL, crlURL: in.CRLURL,
+		issuerURL: in.IssuerURL, ocspURL: in.OCSPURL, crlURL: in.CRLURL,
+	}
+	switch {
+	case in.Queue != nil:
+		a.key = in.Queue
+	case in.Remote != nil:
+		a.key = in.Remote
 	}
 	if len(ca.SubjectKeyId) == 0 {
 		return nil, fmt.Errorf("CA certificate %q has no subject key identifier", ca.Subject)
@@ -126,7 +140,7 @@ func newAuthority(in Authority, now time.Time, log *slog.Logger) (*authority, er
 		return nil, fmt.Errorf("CA certificate %q: %w", ca.Subject, err)
 	}
 	for i, chain := range in.Chains {
-		err := checkChain(chain, now, in.Queue == nil)
+		err := checkChain(chain, now, a.key == nil)
 		switch {
 		case err == nil && !sameCA(chain[0], ca):
 			err = fmt.Errorf("alternate chain %d begins with %q, which is not another certificate for the key and subject of %q", i, chain[0].Subject, ca.Subject)
@@ -227,10 +241,12 @@ func (a *authority) supports(p cert.Profile) error {
 		return fmt.Errorf("backdate %v doesn't fit into a lifetime of %v", p.Backdate, p.Lifetime)
 	case len(p.KeyTypes) == 0:
 		return errors.New("no key types")
-	case p.Revocation != cert.RevocationNone && p.Revocation != cert.RevocationCRL:
+	case p.Revocation != cert.RevocationNone && !p.Revocation.CRL() && !p.Revocation.OCSP():
 		return fmt.Errorf("unknown revocation %q", p.Revocation)
-	case p.Revocation == cert.RevocationCRL && a.crlURL == nil:
+	case p.Revocation.CRL() && a.crlURL == nil:
 		return errors.New("revocation by CRL, but the issuer has no CRL URL")
+	case p.Revocation.OCSP() && a.ocspURL == "":
+		return errors.New("revocation by OCSP, but the issuer has no OCSP URL")
 	}
 	for i, u := range p.Usages {
 		if !slices.Contains(a.usages, u) || slices.Contains(p.Usages[:i], u) {
@@ -269,6 +285,17 @@ func (l *Local) Chain(keyID string, alternate int) (chain [][]byte, count int, e
 	return chain, len(a.chains), nil
 }
 
-// Wait estimates how long a certificate would take that is asked for now; see
-// signer.Queue.Wait.
-func (l *Local) Wait() time.Duration { return l.pool.Wait(signer.Issuance) }
+// Wait estimates how long a certificate would take that is asked for now, by
+// the key that is free soonest; see signer.Queue.Wait.
+func (l *Local) Wait(r signer.Request) time.Duration { return l.pool.Wait(r) }
+
+// WaitAt is Wait at one key (hex of its ID), 0 for one that doesn't sign.
+func (l *Local) WaitAt(keyID string, r signer.Request) time.Duration {
+	if a := l.byKeyID[keyID]; a != nil && a.key != nil {
+		return a.key.Wait(r)
+	}
+	return 0
+}
+
+// Rate is how many certificates a second its keys make at most, as measured.
+func (l *Local) Rate() float64 { return l.pool.Rate() }

@@ -6,10 +6,12 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/hex"
 	"errors"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -17,6 +19,7 @@ import (
 
 	"github.com/chancery-pki/chancery/internal/cert"
 	"github.com/chancery-pki/chancery/internal/protocol"
+	"github.com/chancery-pki/chancery/internal/signer"
 )
 
 // forge signs any CA certificate, also ones that NewIntermediate wouldn't.
@@ -171,6 +174,14 @@ func TestSupports(t *testing.T) {
 	if err := l.Supports(r.Profile); err == nil || !strings.Contains(err.Error(), "no CRL URL") {
 		t.Errorf("a CRL without URL: %v", err)
 	}
+	a.OCSPURL = ""
+	if l, err = New(Config{Authorities: []Authority{a}}, now); err != nil {
+		t.Fatal(err)
+	}
+	r.Profile.Revocation = cert.RevocationOCSP
+	if err := l.Supports(r.Profile); err == nil || !strings.Contains(err.Error(), "no OCSP URL") {
+		t.Errorf("OCSP without URL: %v", err)
+	}
 	r.Profile = profile()
 	r.Profile.KeyTypes = []cert.KeyType{cert.P256, cert.MLDSA65}
 	if err := l.Supports(r.Profile); mldsaBuilt != (err == nil) || err != nil && !strings.Contains(err.Error(), "Go 1.27") {
@@ -239,7 +250,7 @@ func TestChains(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := l.Resume(plan.TBS); !errors.Is(err, ErrWrongIssuer) {
+	if _, err := l.Resume(plan.TBS, signer.Request{}); !errors.Is(err, ErrWrongIssuer) {
 		t.Errorf("a retired authority's plan: %v", err)
 	}
 	// Years later the server must still start, and serve what it issued.
@@ -423,5 +434,32 @@ func TestCeremonies(t *testing.T) {
 		if c, err := make(); err == nil || c != nil {
 			t.Errorf("%s: no error", name)
 		}
+	}
+}
+
+// RFC 6960 section 4.2.2.2: a delegated responder's certificate has the OCSP
+// signing usage, is issued by the CA itself, and (4.2.2.2.1) says nocheck.
+func TestNewResponder(t *testing.T) {
+	p := newPKI(t, cert.P256, CA{})
+	key := newPKI(t, cert.P256, CA{}).caKey
+	c, err := NewResponder(p.ca, p.caKey, key.Public(), CA{CommonName: "Responder", Now: now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	noCheck := extensionOf(c, asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 5})
+	switch {
+	case c.CheckSignatureFrom(p.ca) != nil:
+		t.Error("not issued by the CA")
+	case c.IsCA || c.KeyUsage != x509.KeyUsageDigitalSignature:
+		t.Errorf("CA %v, key usage %b", c.IsCA, c.KeyUsage)
+	case !slices.Equal(c.ExtKeyUsage, []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning}):
+		t.Errorf("EKU %v", c.ExtKeyUsage)
+	case noCheck == nil || noCheck.Critical || !bytes.Equal(noCheck.Value, []byte{5, 0}):
+		t.Errorf("nocheck: %+v", noCheck)
+	case len(c.CRLDistributionPoints)+len(c.OCSPServer) > 0:
+		t.Error("it points to what would have to be checked first")
+	}
+	if _, err := NewResponder(c, key, key.Public(), CA{CommonName: "x", Now: now}); err == nil {
+		t.Error("a responder delegated on")
 	}
 }

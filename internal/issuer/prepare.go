@@ -16,6 +16,7 @@ import (
 	"github.com/chancery-pki/chancery/internal/cert"
 	"github.com/chancery-pki/chancery/internal/protocol"
 	"github.com/chancery-pki/chancery/internal/signer"
+	"github.com/chancery-pki/chancery/internal/signer/schedule"
 )
 
 // Request is what shall be certified, after policy has agreed to it.
@@ -29,6 +30,8 @@ type Request struct {
 	// ask for is moved where the issuing chain begins later or ends sooner.
 	ExactStart, ExactEnd bool
 	Now                  time.Time
+	// Signature says in whose turn the key signs.
+	Signature signer.Request
 }
 
 // Prepared is a token for one signature: the certificate is decided, and its
@@ -40,9 +43,11 @@ type Prepared struct {
 	NotAfter    time.Time
 	IssuerKeyID string // hex of the issuing certificate's SubjectKeyId
 	KeyHash     string // hex SHA-256 of the SubjectPublicKeyInfo
+	CRLShard    int    // of the list that speaks for it; 0: the full one, or none
 
 	tbs  []byte // what is signed, whatever became of TBS
 	by   *authority
+	turn signer.Request
 	used atomic.Bool
 }
 
@@ -55,6 +60,8 @@ var (
 	ErrWrongIssuer = errors.New("this certificate was prepared by another issuer")
 	// ErrExpired is Prepare's answer when no issuing certificate is valid.
 	ErrExpired = errors.New("no issuing certificate is valid now; make a new one")
+	// ErrRemote is Issue's answer when another replica holds the key.
+	ErrRemote = errors.New("another replica holds the signing key")
 	// ErrBadSignature means that the key's signature doesn't verify: the key
 	// or its hardware is faulty, and what it signed was thrown away.
 	ErrBadSignature = errors.New("the signing key made a signature that doesn't verify")
@@ -72,14 +79,32 @@ func (l *Local) Prepare(ctx context.Context, r Request) (*Prepared, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	place := l.pool.Choose(signer.Issuance, func(i int) bool {
+	valid := -1
+	place, reserved := l.pool.Choose(r.Signature, func(i int) bool {
 		a := l.active[i]
-		return !r.Now.Before(a.notBefore) && r.Now.Before(a.notAfter)
+		inDates := !r.Now.Before(a.notBefore) && r.Now.Before(a.notAfter)
+		if inDates {
+			valid = i
+		}
+		return inDates
 	})
-	if place < 0 {
+	switch {
+	case valid < 0:
 		return nil, fmt.Errorf("issuer %s: %w", l.name, ErrExpired)
+	case place < 0:
+		place = valid // all are away: the plan waits for one, as Usable tells
 	}
-	a := l.active[place]
+	p, err := l.prepare(l.active[place], r)
+	if err != nil {
+		reserved.Cancel()
+		return nil, err
+	}
+	p.turn.Reservation = reserved
+	return p, nil
+}
+
+// prepare decides a certificate of one authority.
+func (l *Local) prepare(a *authority, r Request) (*Prepared, error) {
 	t, err := l.template(a, r)
 	if err != nil {
 		return nil, err
@@ -99,6 +124,7 @@ func (l *Local) Prepare(ctx context.Context, r Request) (*Prepared, error) {
 	if err != nil {
 		return nil, fmt.Errorf("certificate %s for profile %s: %w", t.serial, r.Profile.Name, err)
 	}
+	p.turn, p.CRLShard = r.Signature, t.crlShard
 	return p, nil
 }
 
@@ -139,8 +165,11 @@ func (l *Local) template(a *authority, r Request) (*template, error) {
 	if r.Profile.CommonName {
 		t.commonName = commonName(r.Names)
 	}
-	if r.Profile.Revocation == cert.RevocationCRL {
-		t.crlURL = a.crlURL(t.serial)
+	if r.Profile.Revocation.CRL() {
+		t.crlURL, t.crlShard = a.crlURL(t.serial)
+	}
+	if r.Profile.Revocation.OCSP() {
+		t.ocspURL = a.ocspURL
 	}
 	return t, nil
 }
@@ -176,20 +205,21 @@ func commonName(names []protocol.Identifier) string {
 // crash or a failed Issue. They are checked anew: bytes that name another
 // issuer get ErrWrongIssuer, and none that Prepare wouldn't make get a token.
 // Whether the plan is still fresh and the certificate still wanted is for the
-// caller to say.
-func (l *Local) Resume(tbs []byte) (*Prepared, error) {
+// caller to say. turn says in whose turn the key signs.
+func (l *Local) Resume(tbs []byte, turn signer.Request) (*Prepared, error) {
 	parsed, err := parseTBS(tbs)
 	if err != nil {
 		return nil, fmt.Errorf("a planned certificate is damaged: %w", err)
 	}
 	a := l.byKeyID[hex.EncodeToString(parsed.AuthorityKeyId)]
-	if a == nil || a.queue == nil {
+	if a == nil || a.key == nil {
 		return nil, fmt.Errorf("issuer %s: key %x: %w", l.name, parsed.AuthorityKeyId, ErrWrongIssuer)
 	}
 	p, err := a.token(tbs, parsed)
 	if err != nil {
 		return nil, fmt.Errorf("a planned certificate: %w", err)
 	}
+	p.turn = turn
 	return p, nil
 }
 
@@ -207,25 +237,69 @@ func (a *authority) token(tbs []byte, parsed *x509.Certificate) (*Prepared, erro
 	}, nil
 }
 
-// Wait estimates how long Issue would take if it were called now.
-func (p *Prepared) Wait() time.Duration { return p.by.queue.Wait(signer.Issuance) }
+// Wait estimates how long Issue would take if it were called now, or, while it
+// waits, how long it still takes.
+func (p *Prepared) Wait() time.Duration {
+	if p.turn.Reservation != nil {
+		return p.turn.Reservation.Wait()
+	}
+	return p.by.key.Wait(p.turn)
+}
+
+// Remote reports whether another replica holds the key: then Issue can't be
+// called here.
+func (p *Prepared) Remote() bool { return p.by.queue == nil }
+
+// Used reports whether Issue has seen the token.
+func (p *Prepared) Used() bool { return p.used.Load() }
+
+// Usable reports whether the key is at hand, here or at another replica.
+func (p *Prepared) Usable() bool { return p.by.key.Usable() }
+
+// Renews says that the certificate renews one that ends then, so that the key
+// takes it in the turn of renewals.
+func (p *Prepared) Renews(ends time.Time) {
+	p.turn.Class, p.turn.Ends = schedule.Renewal, ends
+}
+
+// HandedOver says that the plan was left to the replica that holds the key,
+// which will count it.
+func (p *Prepared) HandedOver() { p.turn.Reservation.HandedOver() }
+
+// Discard gives back the place at the key that Prepare reserved, of a token
+// that is not going to be issued. It may be called after Issue, too.
+func (p *Prepared) Discard() { p.turn.Reservation.Cancel() }
+
+// Asked returns the key that planned bytes are for, as a CSR would ask for it,
+// so that the certificate can be prepared anew, under another issuing key.
+func Asked(tbs []byte) (*CSR, error) {
+	parsed, err := parseTBS(tbs)
+	if err != nil {
+		return nil, fmt.Errorf("a planned certificate is damaged: %w", err)
+	}
+	hash := sha256.Sum256(parsed.RawSubjectPublicKeyInfo)
+	return &CSR{PublicKey: parsed.PublicKey, KeyHash: hex.EncodeToString(hash[:])}, nil
+}
 
 // Issue signs a prepared certificate, once, in its turn at the key's queue,
 // verifies the signature with the CA's public key (a fault in a computation
 // could give away the key) and returns the certificate in DER. Whatever comes
 // of it, the token is used: resume it from its bytes to try again. Errors are
-// ErrUsed, ErrWrongIssuer, ErrBadSignature, signer.ErrFull, the context's and
-// the key's.
+// ErrUsed, ErrWrongIssuer, ErrRemote, ErrBadSignature, signer.ErrFull,
+// signer.ErrAway, the context's and the key's.
 func (l *Local) Issue(ctx context.Context, p *Prepared) ([]byte, error) {
 	if p == nil || p.by == nil || l.byKeyID[p.by.keyID] != p.by {
 		return nil, ErrWrongIssuer
 	}
+	a := p.by
+	if a.queue == nil {
+		return nil, fmt.Errorf("issuer %s: certificate %s: %w", l.name, p.Serial, ErrRemote)
+	}
 	if p.used.Swap(true) {
 		return nil, ErrUsed
 	}
-	a := p.by
 	digest := a.algorithm.digest(p.tbs)
-	signature, err := a.queue.Sign(ctx, signer.Issuance, digest, a.algorithm.hash)
+	signature, err := a.queue.Sign(ctx, p.turn, digest, a.algorithm.hash)
 	if err != nil {
 		return nil, fmt.Errorf("issuer %s: sign certificate %s: %w", l.name, p.Serial, err)
 	}

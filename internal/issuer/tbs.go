@@ -24,6 +24,7 @@ var (
 	oidExtKeyUsage      = asn1.ObjectIdentifier{2, 5, 29, 37}
 	oidNoRevAvail       = asn1.ObjectIdentifier{2, 5, 29, 56}
 	oidAuthorityInfo    = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 1}
+	oidOCSP             = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1}
 	oidCAIssuers        = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 2}
 )
 
@@ -38,6 +39,8 @@ type template struct {
 	usages     []cert.Usage
 	names      []protocol.Identifier
 	crlURL     string // "": none
+	crlShard   int
+	ocspURL    string // "": none
 	noRevAvail bool
 }
 
@@ -116,13 +119,11 @@ func addExtensions(b *cryptobyte.Builder, a *authority, t *template) {
 			b.AddASN1(cbasn1.Tag(0).ContextSpecific(), func(b *cryptobyte.Builder) { b.AddBytes(a.cert.SubjectKeyId) })
 		})
 	})
-	if a.issuerURL != "" {
+	if a.issuerURL != "" || t.ocspURL != "" {
 		addExtension(b, oidAuthorityInfo, false, func(b *cryptobyte.Builder) {
 			b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-				b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-					b.AddASN1ObjectIdentifier(oidCAIssuers)
-					b.AddASN1(tagURI, func(b *cryptobyte.Builder) { b.AddBytes([]byte(a.issuerURL)) })
-				})
+				addAccess(b, oidOCSP, t.ocspURL)
+				addAccess(b, oidCAIssuers, a.issuerURL)
 			})
 		})
 	}
@@ -134,6 +135,18 @@ func addExtensions(b *cryptobyte.Builder, a *authority, t *template) {
 	if t.noRevAvail {
 		addExtension(b, oidNoRevAvail, false, func(b *cryptobyte.Builder) { b.AddASN1NULL() })
 	}
+}
+
+// addAccess writes one AccessDescription (RFC 5280 section 4.2.2.1), none for
+// an empty URL.
+func addAccess(b *cryptobyte.Builder, method asn1.ObjectIdentifier, url string) {
+	if url == "" {
+		return
+	}
+	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		b.AddASN1ObjectIdentifier(method)
+		b.AddASN1(tagURI, func(b *cryptobyte.Builder) { b.AddBytes([]byte(url)) })
+	})
 }
 
 func addNames(b *cryptobyte.Builder, names []protocol.Identifier) {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/chancery-pki/chancery/internal/cert"
 	"github.com/chancery-pki/chancery/internal/signer"
+	"github.com/chancery-pki/chancery/internal/signer/schedule"
 )
 
 // TestToken: one token, one signature, of exactly the bytes that were planned.
@@ -75,13 +76,13 @@ func TestToken(t *testing.T) {
 		t.Error("other dates than planned")
 	case token.IssuerKeyID != hex.EncodeToString(p.ca.SubjectKeyId) || token.KeyHash != hash:
 		t.Errorf("key %s, hash %s", token.IssuerKeyID, token.KeyHash)
-	case token.Wait() <= 0 || l.Wait() <= 0:
+	case l.Wait(signer.Request{}) <= 0:
 		t.Error("no wait expected")
 	}
 
 	// After a crash: the same bytes again, and with an ECDSA key in memory the
 	// very same certificate.
-	again, err := l.Resume(planned)
+	again, err := l.Resume(planned, signer.Request{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +94,7 @@ func TestToken(t *testing.T) {
 	if err != nil || !bytes.Equal(b, c.Raw) {
 		t.Errorf("signed again: another certificate (%v)", err)
 	}
-	if _, err := other.Resume(again.TBS[:len(again.TBS)-1]); err == nil {
+	if _, err := other.Resume(again.TBS[:len(again.TBS)-1], signer.Request{}); err == nil {
 		t.Error("a cut plan was resumed")
 	}
 }
@@ -105,14 +106,14 @@ func TestResumeRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := newPKI(t, cert.P256, CA{}).local(t).Resume(good.TBS); !errors.Is(err, ErrWrongIssuer) {
+	if _, err := newPKI(t, cert.P256, CA{}).local(t).Resume(good.TBS, signer.Request{}); !errors.Is(err, ErrWrongIssuer) {
 		t.Errorf("another issuer: %v", err)
 	}
 	rsaIssuer := newPKI(t, cert.RSA2048, CA{}).local(t)
-	if _, err := rsaIssuer.Resume(good.TBS); !errors.Is(err, ErrWrongIssuer) {
+	if _, err := rsaIssuer.Resume(good.TBS, signer.Request{}); !errors.Is(err, ErrWrongIssuer) {
 		t.Errorf("another kind of issuer: %v", err)
 	}
-	if _, err := l.Resume(make([]byte, maxTBS+1)); err == nil {
+	if _, err := l.Resume(make([]byte, maxTBS+1), signer.Request{}); err == nil {
 		t.Error("a huge plan was resumed")
 	}
 	// Whatever stands in the database, only what Prepare could have made is
@@ -137,7 +138,7 @@ func TestResumeRefuses(t *testing.T) {
 		}
 		return c.RawTBSCertificate
 	}
-	if _, err := l.Resume(plan(func(*x509.Certificate) {})); err != nil {
+	if _, err := l.Resume(plan(func(*x509.Certificate) {}), signer.Request{}); err != nil {
 		t.Fatalf("the good one: %v", err)
 	}
 	extra := func(critical bool, value []byte, id ...int) func(*x509.Certificate) {
@@ -164,7 +165,7 @@ func TestResumeRefuses(t *testing.T) {
 		"dates beyond ours": {func(c *x509.Certificate) { c.NotAfter = p.ca.NotAfter.Add(time.Second) }, "outside the issuing"},
 		"dates before ours": {func(c *x509.Certificate) { c.NotBefore = p.ca.NotBefore.Add(-time.Second) }, "outside the issuing"},
 		"another SKI":       {func(c *x509.Certificate) { c.SubjectKeyId = []byte("somebody") }, "subject key identifier"},
-		"an OCSP server":    {func(c *x509.Certificate) { c.OCSPServer = []string{"http://o.example"} }, "OCSP"},
+		"two OCSP servers":  {func(c *x509.Certificate) { c.OCSPServer = []string{"http://o.example", "http://p.example"} }, "OCSP"},
 		"SAN not critical": {func(c *x509.Certificate) {
 			c.Subject.CommonName = "x"
 			c.RawSubject = nil
@@ -183,7 +184,7 @@ func TestResumeRefuses(t *testing.T) {
 			extra(false, []byte{5, 0}, 2, 5, 29, 56)(c)
 		}, "beside a CRL"},
 	} {
-		if _, err := l.Resume(plan(tt.edit)); err == nil || !strings.Contains(err.Error(), tt.says) {
+		if _, err := l.Resume(plan(tt.edit), signer.Request{}); err == nil || !strings.Contains(err.Error(), tt.says) {
 			t.Errorf("%s: err = %v, want %q", name, err, tt.says)
 		}
 	}
@@ -237,7 +238,7 @@ func TestIssueCancelled(t *testing.T) {
 	if _, err := l.Issue(t.Context(), token); !errors.Is(err, ErrUsed) {
 		t.Errorf("err = %v", err)
 	}
-	again, err := l.Resume(token.TBS)
+	again, err := l.Resume(token.TBS, signer.Request{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -285,7 +286,11 @@ func TestQueueFull(t *testing.T) {
 	p := newPKI(t, cert.P256, CA{})
 	hold := make(chan struct{})
 	a := p.authority()
-	a.Queue = signer.NewQueue(&signer.Signer{Signer: held{p.caKey, hold}, Parallel: 1}, 1)
+	queue, err := signer.NewQueue(signer.QueueOptions{Depth: 1}, &signer.Signer{Signer: held{p.caKey, hold}, Parallel: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.Queue = queue
 	l, err := New(Config{Authorities: []Authority{a}}, now)
 	if err != nil {
 		t.Fatal(err)
@@ -304,7 +309,7 @@ func TestQueueFull(t *testing.T) {
 			}
 		})
 	}
-	for a.Queue.Stats().Waiting[signer.Issuance] == 0 {
+	for a.Queue.Stats().Waiting[schedule.Issuance] == 0 {
 		time.Sleep(time.Millisecond)
 	}
 	if _, err := l.Issue(t.Context(), tokens[2]); !errors.Is(err, signer.ErrFull) {
@@ -343,7 +348,7 @@ func FuzzResume(f *testing.F) {
 	f.Add(p.ca.RawTBSCertificate)
 	f.Add([]byte{0x30, 0})
 	f.Fuzz(func(t *testing.T, tbs []byte) {
-		token, err := l.Resume(tbs)
+		token, err := l.Resume(tbs, signer.Request{})
 		if err != nil {
 			return
 		}

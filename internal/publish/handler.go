@@ -7,7 +7,10 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
+
+	"github.com/chancery-pki/chancery/internal/responder"
 )
 
 // certificateFresh is how long caches may keep an issuing certificate. It
@@ -18,8 +21,8 @@ const certificateFresh = 24 * time.Hour
 // How long a connection may take for what. The listener is open to everyone
 // and asks nobody's name, so bounds are tight.
 const (
-	// headerTimeout: a request is one packet; ten seconds are several
-	// retransmissions on a bad line.
+	// headerTimeout: a request is one packet, an OCSP request three at most;
+	// ten seconds are several retransmissions on a bad line.
 	headerTimeout = 10 * time.Second
 	// idleTimeout keeps a connection for the next request of a client that
 	// checks several certificates.
@@ -28,7 +31,8 @@ const (
 	// its bytes take at 64 KiB/s, ten minutes for a million entries.
 	writeTimeout = 30 * time.Second
 	slowest      = 64 << 10
-	// maxHeaderBytes: nobody sends cookies or credentials here.
+	// maxHeaderBytes: nobody sends cookies or credentials here, but OCSP
+	// requests can be in the path.
 	maxHeaderBytes = 8 << 10
 )
 
@@ -39,7 +43,7 @@ func HTTPServer(handler http.Handler) *http.Server {
 	return &http.Server{
 		Handler:                      handler,
 		ReadHeaderTimeout:            headerTimeout,
-		ReadTimeout:                  headerTimeout, // there is no body to wait for
+		ReadTimeout:                  headerTimeout,
 		WriteTimeout:                 writeTimeout,
 		IdleTimeout:                  idleTimeout,
 		MaxHeaderBytes:               maxHeaderBytes,
@@ -47,38 +51,35 @@ func HTTPServer(handler http.Handler) *http.Server {
 	}
 }
 
-// Request is one answered request, for metrics.
-type Request struct {
-	Resource string // crl, ca or unknown
-	Status   int
-	Took     time.Duration // until the last byte was written
-}
-
-// resource is what is found at a path.
-type resource struct {
-	name string
-	load func() *document // nil: there is none yet
-}
-
-// document is something signed, ready to be sent. It doesn't change.
+// document is a certificate or a list, ready to be sent. It doesn't change.
 type document struct {
-	body    []byte
-	kind    string // its media type
-	etag    string
-	changed time.Time
-	expires time.Time     // zero: fresh says
-	fresh   time.Duration // how long caches may keep it
+	resource string // for metrics
+	body     []byte
+	kind     string // its media type
+	etag     string
+	changed  time.Time
+	expires  time.Time     // zero: fresh says
+	fresh    time.Duration // how long caches may keep it
 }
 
-func newDocument(body []byte, kind string, changed, expires time.Time) *document {
+func newDocument(body []byte, resource, kind string, changed, expires time.Time) *document {
 	hash := sha256.Sum256(body)
-	return &document{body: body, kind: kind, etag: fmt.Sprintf(`"%x"`, hash[:16]), changed: changed, expires: expires}
+	return &document{resource: resource, body: body, kind: kind, etag: fmt.Sprintf(`"%x"`, hash[:16]), changed: changed, expires: expires}
 }
 
-func certificateResource(c *x509.Certificate) *resource {
-	d := newDocument(c.Raw, "application/pkix-cert", c.NotBefore, time.Time{})
+func certificateDocument(c *x509.Certificate) *document {
+	d := newDocument(c.Raw, "ca", "application/pkix-cert", c.NotBefore, time.Time{})
 	d.fresh = certificateFresh
-	return &resource{name: "ca", load: func() *document { return d }}
+	return d
+}
+
+// listDocument is a list of the responder's; its number tells it from others
+// at the same path, without hashing 50 MB.
+func listDocument(l *responder.List) *document {
+	return &document{
+		resource: "crl", body: l.DER, kind: "application/pkix-crl", etag: `"` + strconv.FormatInt(l.Number, 10) + `"`,
+		changed: l.ThisUpdate, expires: l.NextUpdate,
+	}
 }
 
 // cacheControl lets caches keep a list until its nextUpdate and no longer, and
@@ -89,41 +90,88 @@ func (d *document) cacheControl(now time.Time) string {
 	if !d.expires.IsZero() {
 		fresh = max(d.expires.Sub(now), 0)
 	}
+	return maxAge(fresh)
+}
+
+func maxAge(fresh time.Duration) string {
 	return "public, no-transform, must-revalidate, max-age=" + strconv.Itoa(int(fresh/time.Second))
 }
 
 // ServeHTTP answers every path: nothing else need be mounted beside it.
 func (p *Publisher) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	begun := time.Now()
-	answer := &recorder{ResponseWriter: w}
-	found := p.resources[r.URL.Path]
-	serve(answer, r, found, begun)
-	if p.o.Served == nil {
-		return
+	seen := Request{Resource: "ocsp"}
+	if path, ok := strings.CutPrefix(r.URL.Path, "/ocsp"); ok && (path == "" || path[0] == '/') {
+		seen.Status, seen.Outcome = p.serveOCSP(w, r, path, begun)
+	} else {
+		answer := &recorder{ResponseWriter: w}
+		seen.Resource = p.serveDocument(answer, r, begun)
+		seen.Status = answer.status
 	}
-	name := "unknown"
-	if found != nil {
-		name = found.name
+	if p.served != nil {
+		seen.Took = time.Since(begun)
+		p.served(seen)
 	}
-	p.o.Served(Request{Resource: name, Status: answer.status, Took: time.Since(begun)})
 }
 
-func serve(w http.ResponseWriter, r *http.Request, found *resource, now time.Time) {
-	if found == nil {
-		refuse(w, http.StatusNotFound)
-		return
+// find returns what is at a path; known says that something is or will be.
+func (p *Publisher) find(path string) (d *document, known bool) {
+	if d := p.documents[path]; d != nil {
+		return d, true
 	}
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+	keyID, shard, ok := parseListPath(path)
+	if !ok {
+		return nil, false
+	}
+	l, known := p.source.List(keyID, shard)
+	if l == nil {
+		return nil, known
+	}
+	return listDocument(l), true
+}
+
+// parseListPath reads /crl/KEYID.crl and /crl/KEYID/SHARD.crl. A number is
+// written in one way only, so that caches have one copy.
+func parseListPath(path string) (keyID string, shard int, ok bool) {
+	name, ok := strings.CutPrefix(path, "/crl/")
+	if !ok {
+		return "", 0, false
+	}
+	if name, ok = strings.CutSuffix(name, ".crl"); !ok {
+		return "", 0, false
+	}
+	keyID, number, parted := strings.Cut(name, "/")
+	if !parted {
+		return keyID, 0, true
+	}
+	shard, err := strconv.Atoi(number)
+	return keyID, shard, err == nil && shard > 0 && strconv.Itoa(shard) == number
+}
+
+// serveDocument answers for certificates and lists, and for what isn't there.
+func (p *Publisher) serveDocument(w http.ResponseWriter, r *http.Request, now time.Time) (resource string) {
+	d, known := p.find(r.URL.Path)
+	resource = "crl"
+	if d != nil {
+		resource = d.resource
+	}
+	switch {
+	case !known:
+		resource = "unknown"
+		refuse(w, http.StatusNotFound)
+	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		w.Header().Set("Allow", "GET, HEAD")
 		refuse(w, http.StatusMethodNotAllowed)
-		return
-	}
-	d := found.load()
-	if d == nil { // the first list is being made
+	case d == nil: // the first list is being made
 		w.Header().Set("Retry-After", "5")
 		refuse(w, http.StatusServiceUnavailable)
-		return
+	default:
+		d.serve(w, r, now)
 	}
+	return resource
+}
+
+func (d *document) serve(w http.ResponseWriter, r *http.Request, now time.Time) {
 	// An error means that w has no deadlines: then it is a test's.
 	_ = http.NewResponseController(w).SetWriteDeadline(now.Add(writeTimeout + time.Duration(len(d.body)/slowest)*time.Second))
 	h := w.Header()

@@ -12,7 +12,7 @@ import (
 	"fmt"
 )
 
-// algorithm is how an issuing key signs a list.
+// algorithm is how a key signs lists and responses.
 type algorithm struct {
 	id   x509.SignatureAlgorithm
 	hash crypto.Hash // 0: the key hashes by itself
@@ -30,8 +30,8 @@ var (
 	pureEd25519 = algorithm{x509.PureEd25519, 0, []byte{0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70}}
 )
 
-// algorithmFor picks the signature algorithm of an issuing key, the one with
-// which it signs certificates too.
+// algorithmFor picks the signature algorithm of a key, the one with which an
+// issuing key signs certificates too.
 func algorithmFor(pub crypto.PublicKey) (algorithm, error) {
 	switch pub := pub.(type) {
 	case *ecdsa.PublicKey:
@@ -48,5 +48,25 @@ func algorithmFor(pub crypto.PublicKey) (algorithm, error) {
 	case ed25519.PublicKey:
 		return pureEd25519, nil
 	}
-	return algorithm{}, fmt.Errorf("a CRL can't be signed with a key of type %T here; use ECDSA, RSA or Ed25519", pub)
+	return algorithm{}, fmt.Errorf("CRLs and OCSP responses can't be signed with a key of type %T here; use ECDSA (P-256, P-384, P-521), RSA or Ed25519", pub)
+}
+
+// sign has tbs signed by the key of a certificate: sign is called once, with
+// the arguments of crypto.Signer. A faulty signature must not leave: relying
+// parties would refuse all our certificates, and it may give the key away.
+func (a algorithm) sign(by *x509.Certificate, tbs []byte, sign func(digest []byte, opts crypto.SignerOpts) ([]byte, error)) ([]byte, error) {
+	digest := tbs
+	if a.hash != 0 {
+		h := a.hash.New()
+		h.Write(tbs)
+		digest = h.Sum(nil)
+	}
+	signature, err := sign(digest, a.hash)
+	if err != nil {
+		return nil, err
+	}
+	if err := by.CheckSignature(a.id, tbs, signature); err != nil {
+		return nil, fmt.Errorf("the key's signature doesn't fit certificate %q: %w", by.Subject, err)
+	}
+	return signature, nil
 }

@@ -6,6 +6,8 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"fmt"
+	"hash/fnv"
+	"net/url"
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -21,19 +23,38 @@ type Entry struct {
 	Reason cert.Reason
 }
 
-// List is what a CRL shall say: a full one, of all that its issuer withdrew.
+// List is what a CRL shall say: a full one, of all that its issuer withdrew,
+// or one part.
 type List struct {
 	Issuer     *x509.Certificate // who issued the certificates and signs the list
 	Number     int64             // positive, larger than that of any list before
 	ThisUpdate time.Time         // to the second, like all times in a CRL
 	NextUpdate time.Time         // after ThisUpdate
+	// Point is the URL of this part, byte for byte the one in the CRL
+	// distribution point of the certificates that belong to it (RFC 5280
+	// section 5.2.5: else relying parties must not use the part). "": a full
+	// list.
+	Point string
 	// Expect is about how many entries will come, so that memory for them is
-	// taken once; too small a number costs copying.
+	// taken once; one in 64 more may come, beyond that the list is copied.
 	Expect int
 	// Entries hands every entry to yield, in the rising order of their
 	// serials' text, and passes on an error of yield. It is called once. nil:
 	// there are none.
 	Entries func(yield func(Entry) error) error
+}
+
+// Shard draws the part of a partitioned list that speaks for a certificate: 1
+// to shards, evenly, from the serial; 0, the full list, without parts. The
+// caller records it with the certificate, so that another number of parts
+// changes nothing for those that are out.
+func Shard(serial cert.Serial, shards int) int {
+	if shards <= 0 {
+		return 0
+	}
+	h := fnv.New32a()
+	h.Write([]byte(serial)) // never fails
+	return 1 + int(h.Sum32()%uint32(shards))
 }
 
 // entrySize is the most that an entry with one of our own serials takes:
@@ -71,6 +92,8 @@ func Build(l List) (*Unsigned, error) {
 	switch {
 	case l.Number <= 0:
 		return nil, fmt.Errorf("a CRL's number must be positive, not %d", l.Number)
+	case l.Point != "" && !validPoint(l.Point):
+		return nil, fmt.Errorf("a CRL's distribution point must be an absolute http:// URL of at most %d ASCII characters, not %.100q", maxPoint, l.Point)
 	case !encodable(l.ThisUpdate) || !encodable(l.NextUpdate) || !l.NextUpdate.After(l.ThisUpdate):
 		return nil, fmt.Errorf("a CRL can't be valid from %v to %v", l.ThisUpdate, l.NextUpdate)
 	}
@@ -82,7 +105,8 @@ func Build(l List) (*Unsigned, error) {
 	// backwards into this room once that is there.
 	room := len(head) + 3*maxHeader
 	u := &Unsigned{issuer: l.Issuer, algorithm: a, start: room}
-	u.buf = make([]byte, room, room+max(l.Expect, 0)*entrySize+trailer)
+	expect := max(l.Expect, 0)
+	u.buf = make([]byte, room, room+(expect+expect/64)*entrySize+trailer+len(l.Point))
 	if err := u.addEntries(l.Entries); err != nil {
 		return nil, err
 	}
@@ -125,8 +149,24 @@ func (l *List) head(a algorithm) ([]byte, error) {
 	return b.Bytes()
 }
 
-// appendExtensions adds the key identifier and the number (RFC 5280 sections
-// 5.2.1 and 5.2.3). A partitioned list would name its part here.
+// maxPoint bounds a part's URL; a distribution point's is far shorter.
+const maxPoint = 1 << 10
+
+// validPoint reports whether relying parties could fetch a list from there;
+// over plain HTTP, since the check of a TLS server's certificate could need
+// this very list (RFC 5280 section 8).
+func validPoint(point string) bool {
+	for _, c := range []byte(point) {
+		if c <= ' ' || c >= 0x7f { // IA5String, and a URL
+			return false
+		}
+	}
+	u, err := url.Parse(point)
+	return err == nil && len(point) <= maxPoint && u.Scheme == "http" && u.Host != ""
+}
+
+// appendExtensions adds the key identifier, the number and the part (RFC 5280
+// sections 5.2.1, 5.2.3 and 5.2.5).
 func (l *List) appendExtensions(dst []byte) ([]byte, error) {
 	b := cryptobyte.NewBuilder(dst)
 	b.AddASN1(cbasn1.Tag(0).ContextSpecific().Constructed(), func(b *cryptobyte.Builder) {
@@ -137,11 +177,33 @@ func (l *List) appendExtensions(dst []byte) ([]byte, error) {
 				})
 			})
 			addExtension(b, []byte{0x55, 0x1d, 20}, func(b *cryptobyte.Builder) { b.AddASN1Int64(l.Number) }) // cRLNumber
+			if l.Point != "" {
+				b.AddASN1(cbasn1.SEQUENCE, l.addDistributionPoint)
+			}
 		})
 	})
 	return b.Bytes()
 }
 
+// addDistributionPoint adds the content of the issuingDistributionPoint, which
+// is critical: the part's name and, since CA certificates are never in a part,
+// onlyContainsUserCerts.
+func (l *List) addDistributionPoint(b *cryptobyte.Builder) {
+	b.AddASN1(cbasn1.OBJECT_IDENTIFIER, func(b *cryptobyte.Builder) { b.AddBytes([]byte{0x55, 0x1d, 28}) })
+	b.AddASN1Boolean(true)
+	b.AddASN1(cbasn1.OCTET_STRING, func(b *cryptobyte.Builder) {
+		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+			b.AddASN1(explicit(0), func(b *cryptobyte.Builder) { // distributionPoint
+				b.AddASN1(explicit(0), func(b *cryptobyte.Builder) { // fullName
+					b.AddASN1(cbasn1.Tag(6).ContextSpecific(), func(b *cryptobyte.Builder) { b.AddBytes([]byte(l.Point)) })
+				})
+			})
+			b.AddASN1(cbasn1.Tag(1).ContextSpecific(), func(b *cryptobyte.Builder) { b.AddUint8(0xff) })
+		})
+	})
+}
+
+// addExtension adds one that isn't critical.
 func addExtension(b *cryptobyte.Builder, oid []byte, value cryptobyte.BuilderContinuation) {
 	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		b.AddASN1(cbasn1.OBJECT_IDENTIFIER, func(b *cryptobyte.Builder) { b.AddBytes(oid) })
@@ -172,27 +234,17 @@ var reasonExtension = []byte{0x30, 0x0c, 0x30, 0x0a, 0x06, 0x03, 0x55, 0x1d, 0x1
 // appendEntry encodes one element of revokedCertificates. It is written by
 // hand, since it runs a million times and every length is below 128.
 func appendEntry(dst []byte, e Entry) ([]byte, error) {
-	if _, err := cert.ParseSerial(string(e.Serial)); err != nil {
-		return dst, fmt.Errorf("CRL: %q: %w", e.Serial, err)
-	}
-	var room [20]byte
-	n, err := hex.Decode(room[:], []byte(e.Serial))
-	serial := bytes.TrimLeft(room[:n], "\x00")
 	switch {
-	case err != nil || len(serial) == 0:
-		return dst, fmt.Errorf("CRL: %q is not a positive serial", e.Serial)
 	case !encodable(e.At):
 		return dst, fmt.Errorf("CRL: serial %s: no such revocation date: %v", e.Serial, e.At)
 	case !e.Reason.Valid():
 		return dst, fmt.Errorf("CRL: serial %s: no such reason: %d", e.Serial, e.Reason)
 	}
 	start := len(dst)
-	if serial[0]&0x80 == 0 {
-		dst = append(dst, 0x30, 0, 0x02, byte(len(serial)))
-	} else { // else it would be negative
-		dst = append(dst, 0x30, 0, 0x02, byte(len(serial)+1), 0)
+	dst, err := appendSerial(append(dst, 0x30, 0), e.Serial)
+	if err != nil {
+		return dst[:start], fmt.Errorf("CRL: %w", err)
 	}
-	dst = append(dst, serial...)
 	dst = appendTime(dst, e.At)
 	if e.Reason != cert.Unspecified { // which should be left out
 		dst = append(dst, reasonExtension...)
@@ -200,6 +252,25 @@ func appendEntry(dst []byte, e Entry) ([]byte, error) {
 	}
 	dst[start+1] = byte(len(dst) - start - 2)
 	return dst, nil
+}
+
+// appendSerial encodes a serial as INTEGER.
+func appendSerial(dst []byte, s cert.Serial) ([]byte, error) {
+	if _, err := cert.ParseSerial(string(s)); err != nil {
+		return dst, fmt.Errorf("%.50q: %w", s, err)
+	}
+	var room [20]byte
+	n, err := hex.Decode(room[:], []byte(s))
+	serial := bytes.TrimLeft(room[:n], "\x00")
+	if err != nil || len(serial) == 0 {
+		return dst, fmt.Errorf("%q is not a positive serial", s)
+	}
+	if serial[0]&0x80 == 0 {
+		dst = append(dst, 0x02, byte(len(serial)))
+	} else { // else it would be negative
+		dst = append(dst, 0x02, byte(len(serial)+1), 0)
+	}
+	return append(dst, serial...), nil
 }
 
 // encodable reports whether the time has a form (RFC 5280 section 4.1.2.5).
@@ -244,21 +315,9 @@ func (u *Unsigned) TBS() []byte { return u.buf[u.start:] }
 // doesn't verify; then Sign may be called again. The result uses u's memory:
 // after success u is spent.
 func (u *Unsigned) Sign(sign func(digest []byte, opts crypto.SignerOpts) ([]byte, error)) ([]byte, error) {
-	tbs := u.TBS()
-	digest := tbs
-	if u.algorithm.hash != 0 {
-		h := u.algorithm.hash.New()
-		h.Write(tbs)
-		digest = h.Sum(nil)
-	}
-	signature, err := sign(digest, u.algorithm.hash)
+	signature, err := u.algorithm.sign(u.issuer, u.TBS(), sign)
 	if err != nil {
 		return nil, fmt.Errorf("sign a CRL: %w", err)
-	}
-	// A faulty signature must not leave: relying parties would refuse all
-	// our certificates, and it may give the key away.
-	if err := u.issuer.CheckSignature(u.algorithm.id, tbs, signature); err != nil {
-		return nil, fmt.Errorf("sign a CRL: the key's signature doesn't fit CA certificate %q: %w", u.issuer.Subject, err)
 	}
 	b := cryptobyte.NewBuilder(u.buf)
 	b.AddBytes(u.algorithm.der)

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 
 	"github.com/chancery-pki/chancery/internal/config"
-	"github.com/chancery-pki/chancery/internal/signer"
 )
 
 // Check does everything that a start would do short of opening the database
@@ -24,7 +23,8 @@ func Check(ctx context.Context, c *config.Config) error {
 		faults = append(faults, err)
 	}
 	if errors.Join(faults...) == nil {
-		_, err := wire(ctx, c, map[string]*signer.Queue{}, slog.New(slog.DiscardHandler))
+		log := slog.New(slog.DiscardHandler)
+		_, err := wire(ctx, c, newKeyring(log), log)
 		faults = append(faults, err)
 	}
 	return errors.Join(faults...)

@@ -11,6 +11,7 @@ import (
 	"github.com/chancery-pki/chancery/internal/ca"
 	"github.com/chancery-pki/chancery/internal/protocol"
 	"github.com/chancery-pki/chancery/internal/publish"
+	"github.com/chancery-pki/chancery/internal/responder"
 	"github.com/chancery-pki/chancery/internal/store"
 )
 
@@ -27,7 +28,11 @@ type metrics struct {
 	swept       *prometheus.CounterVec
 	crls        *prometheus.CounterVec
 	crlEnds     *prometheus.GaugeVec
+	issuerEnds  *prometheus.GaugeVec
 	fetched     *prometheus.CounterVec
+	answers     *prometheus.CounterVec
+	answering   *prometheus.HistogramVec
+	wanted      *prometheus.CounterVec
 }
 
 func newMetrics() *metrics {
@@ -51,11 +56,16 @@ func newMetrics() *metrics {
 		swept:       counter("swept_rows_total", "Rows deleted because they had ended.", "what"),
 	}
 	m.crls = counter("crls_total", "CRLs made, by issuing key and result.", "issuer", "result")
-	m.fetched = counter("publish_requests_total", "Requests for CRLs and issuer certificates.", "resource", "status")
-	m.crlEnds = prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Namespace: "chancery", Name: "crl_next_update_seconds", Help: "nextUpdate of the CRL being served, unix time.",
-	}, []string{"issuer"})
-	m.registry.MustRegister(m.crls, m.fetched, m.crlEnds, m.requests, m.latency, m.validations, m.validating, m.issued, m.issuing, m.swept,
+	m.fetched = counter("publish_requests_total", "Requests for OCSP answers, CRLs and issuer certificates.", "resource", "status")
+	m.answers = counter("ocsp_signed_total", "OCSP answers signed, by issuing key and result.", "issuer", "result")
+	m.answering = seconds("ocsp_signing_seconds", "Time to sign an OCSP answer, with the wait for its turn.", "issuer")
+	m.wanted = counter("ocsp_wanted_total", "OCSP answers that had to be signed, by issuing key.", "issuer")
+	ends := func(name, help string, labels ...string) *prometheus.GaugeVec {
+		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "chancery", Name: name, Help: help}, labels)
+	}
+	m.crlEnds = ends("crl_next_update_seconds", "nextUpdate of the newest CRL made here, unix time.", "issuer", "shard")
+	m.issuerEnds = ends("issuer_not_after_seconds", "End of an issuing certificate, unix time.", "issuer", "subject")
+	m.registry.MustRegister(m.crls, m.fetched, m.crlEnds, m.issuerEnds, m.answers, m.answering, m.wanted, m.requests, m.latency, m.validations, m.validating, m.issued, m.issuing, m.swept,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -109,11 +119,20 @@ func (m *metrics) Issued(directory, profile string, took time.Duration, err erro
 // Swept counts deleted rows.
 func (m *metrics) Swept(what string, rows int) { m.swept.WithLabelValues(what).Add(float64(rows)) }
 
-// crlMade and published are the publisher's observers.
-func (m *metrics) crlMade(g publish.Generation) {
-	m.crls.WithLabelValues(g.IssuerKeyID, result(g.Err)).Inc()
-	if g.Err == nil {
-		m.crlEnds.WithLabelValues(g.IssuerKeyID).Set(float64(g.NextUpdate.Unix()))
+// responder are the responder's observers.
+func (m *metrics) responder() responder.Observe {
+	return responder.Observe{
+		Signed: func(issuer string, took time.Duration, err error) {
+			m.answers.WithLabelValues(issuer, result(err)).Inc()
+			m.answering.WithLabelValues(issuer).Observe(took.Seconds())
+		},
+		Wanted: func(issuer string) { m.wanted.WithLabelValues(issuer).Inc() },
+		Made: func(made responder.Making) {
+			m.crls.WithLabelValues(made.IssuerKeyID, result(made.Err)).Inc()
+			if made.Err == nil {
+				m.crlEnds.WithLabelValues(made.IssuerKeyID, strconv.Itoa(made.Shard)).Set(float64(made.NextUpdate.Unix()))
+			}
+		},
 	}
 }
 

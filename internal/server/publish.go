@@ -2,20 +2,20 @@ package server
 
 import (
 	"context"
-	"crypto"
+	"crypto/x509"
 	"net/http"
 	"sync"
 	"sync/atomic"
 
 	"github.com/chancery-pki/chancery/internal/publish"
-	"github.com/chancery-pki/chancery/internal/signer"
+	"github.com/chancery-pki/chancery/internal/responder"
 )
 
-// publisher runs the publisher of the current configuration, and puts another
-// in its place at a reload.
+// publisher runs the responder of the current configuration with what serves
+// it, and puts others in their place at a reload.
 type publisher struct {
 	server  *Server
-	current atomic.Pointer[publish.Publisher]
+	current atomic.Pointer[published]
 
 	mu      sync.Mutex
 	ctx     context.Context // of run; nil before
@@ -23,27 +23,35 @@ type publisher struct {
 	running sync.WaitGroup
 }
 
+// published is what one reading of the configuration publishes.
+type published struct {
+	responder *responder.Responder
+	publisher *publish.Publisher
+}
+
 func newPublisher(s *Server) *publisher { return &publisher{server: s} }
 
-// install makes the publisher of a reading of the configuration; the lists of
-// the one before are served until there are new ones.
-func (p *publisher) install(parts *parts) error {
+// install makes the responder of a reading of the configuration; the lists of
+// the one before are served until this one has them.
+func (p *publisher) install(parts *parts) (err error) {
 	s := p.server
-	o := publish.Options{
-		Revision: s.authority.RevocationRevision, Entries: s.authority.Revoked, NextNumber: s.authority.NextCRLNumber,
-		Previous: p.current.Load(), Logger: s.log, Made: s.metrics.crlMade, Served: s.metrics.published,
+	o := responder.Options{
+		DB: s.db, Authorities: parts.authorities, Replica: s.replica, Logger: s.log, Observe: s.metrics.responder(),
 	}
+	if before := p.current.Load(); before != nil {
+		o.Previous = before.responder
+	}
+	next := &published{}
+	if next.responder, err = responder.New(o); err != nil {
+		return err
+	}
+	var certificates []*x509.Certificate
 	for _, a := range parts.authorities {
-		issuing := publish.Issuer{Certificate: a.Chains[0][0]}
-		if a.Queue != nil && parts.crlKeys[keyID(issuing.Certificate)] {
-			queue := a.Queue
-			issuing.Sign = func(ctx context.Context, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
-				return queue.Sign(ctx, signer.CRL, digest, opts)
-			}
-		}
-		o.Issuers = append(o.Issuers, issuing)
+		certificates = append(certificates, a.Certificate)
 	}
-	next, err := publish.New(o)
+	next.publisher, err = publish.New(publish.Options{
+		Source: next.responder, Certificates: append(certificates, parts.above...), Lists: parts.lists, Logger: s.log, Served: s.metrics.published,
+	})
 	if err != nil {
 		return err
 	}
@@ -51,13 +59,13 @@ func (p *publisher) install(parts *parts) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.ctx != nil {
-		p.launch(next)
+		p.launch(next.responder)
 	}
 	return nil
 }
 
-// launch lets the publisher run in place of the one before; mu is held.
-func (p *publisher) launch(next *publish.Publisher) {
+// launch lets the responder run in place of the one before; mu is held.
+func (p *publisher) launch(next *responder.Responder) {
 	if p.cancel != nil {
 		p.cancel()
 	}
@@ -66,18 +74,16 @@ func (p *publisher) launch(next *publish.Publisher) {
 	p.running.Go(func() { next.Run(ctx) })
 }
 
-// run keeps lists fresh until ctx ends.
+// run signs what is wanted and keeps lists fresh until ctx ends.
 func (p *publisher) run(ctx context.Context) {
 	p.mu.Lock()
 	p.ctx = ctx
-	p.launch(p.current.Load())
+	p.launch(p.current.Load().responder)
 	p.mu.Unlock()
 	<-ctx.Done()
 	p.running.Wait()
 }
 
 func (p *publisher) httpServer() *http.Server {
-	server := publish.HTTPServer(p.current.Load())
-	server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { p.current.Load().ServeHTTP(w, r) })
-	return server
+	return publish.HTTPServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { p.current.Load().publisher.ServeHTTP(w, r) }))
 }

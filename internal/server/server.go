@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -21,7 +22,6 @@ import (
 	"github.com/chancery-pki/chancery/internal/admin"
 	"github.com/chancery-pki/chancery/internal/ca"
 	"github.com/chancery-pki/chancery/internal/config"
-	"github.com/chancery-pki/chancery/internal/signer"
 	"github.com/chancery-pki/chancery/internal/store"
 )
 
@@ -33,13 +33,18 @@ type Options struct {
 	Reload  func() (*config.Config, error)
 	Version string
 	Logger  *slog.Logger
+	// PublishOnly serves OCSP, CRLs and issuer certificates (and metrics),
+	// and nothing else: no key is opened, and what must be signed is left to
+	// the replicas that hold the keys. It needs a database that replicas can
+	// share.
+	PublishOnly bool
 	// Ready is called once when everything listens.
 	Ready func(Running)
 }
 
 // Running says where a started server is.
 type Running struct {
-	Listen  net.Addr
+	Listen  net.Addr // nil: PublishOnly
 	Metrics net.Addr // nil: no such listener
 	Publish net.Addr // nil: no such listener
 }
@@ -50,6 +55,7 @@ const grace = 30 * time.Second
 // Server is one running chanceryd.
 type Server struct {
 	version   string
+	replica   string // names this process in leases and reports
 	log       *slog.Logger
 	db        *store.DB
 	authority *ca.Authority
@@ -60,7 +66,7 @@ type Server struct {
 	fresh     fresh
 	config    atomic.Pointer[config.Config]
 	acme      atomic.Pointer[http.Handler]
-	keys      map[string]*signer.Queue // by URI; only reload and start touch it
+	keys      *keyring // nil: PublishOnly
 }
 
 // Run serves until ctx ends, then stops gracefully: in-flight requests finish,
@@ -80,10 +86,19 @@ func Run(ctx context.Context, o Options) error {
 
 // start makes everything but the listeners.
 func start(ctx context.Context, o Options) (_ *Server, err error) {
-	s := &Server{version: o.Version, log: o.Logger, metrics: newMetrics(), keys: map[string]*signer.Queue{}}
+	s := &Server{version: o.Version, log: o.Logger, metrics: newMetrics()}
 	s.config.Store(o.Config)
 	if err := refuseReadableRoot(o.Config); err != nil {
 		return nil, err
+	}
+	if o.PublishOnly {
+		if err := publishOnly(o.Config); err != nil {
+			return nil, err
+		}
+	} else {
+		s.keys = newKeyring(s.log)
+		s.keys.absent = true
+		s.metrics.registry.MustRegister(newKeyMetrics(s.keys))
 	}
 	p, err := wire(ctx, o.Config, s.keys, s.log)
 	if err != nil {
@@ -97,11 +112,16 @@ func start(ctx context.Context, o Options) (_ *Server, err error) {
 			s.db.Close()
 		}
 	}()
+	s.replica = rand.Text()
+	s.publisher = newPublisher(s)
+	if o.PublishOnly {
+		return s, s.install(o.Config, p)
+	}
 	if s.nonces, err = s.db.Nonces(ctx); err != nil {
 		return nil, err
 	}
 	s.authority = ca.New(ca.Options{
-		DB: s.db, Directories: p.directories, Issuers: p.caIssuers(), Logger: s.log, Observe: s.metrics,
+		DB: s.db, Directories: p.directories, Issuers: p.caIssuers(), Held: p.held, Replica: s.replica, Logger: s.log, Observe: s.metrics,
 		Keep: ca.Keep{
 			Certificates: time.Duration(o.Config.Certificates.KeepAfterExpiry), Audit: time.Duration(o.Config.Audit.Keep),
 		},
@@ -111,8 +131,23 @@ func start(ctx context.Context, o Options) (_ *Server, err error) {
 		return nil, err
 	}
 	s.metrics.watch(s.db, s.authority, s.own)
-	s.publisher = newPublisher(s)
 	return s, s.install(o.Config, p)
+}
+
+// publishOnly refuses what such a replica can't do.
+func publishOnly(c *config.Config) error {
+	address, err := dsn(c)
+	switch {
+	case err != nil:
+		return err
+	case !config.IsPostgres(address):
+		return c.At("database", errors.New("--publish-only needs a PostgreSQL database, which it shares with the replicas that hold the keys; an SQLite file belongs to one server"))
+	case c.Publish.Listen == "":
+		return c.At("publish", errors.New("--publish-only serves this listener alone: set publish.listen"))
+	case c.Metrics.ClientCA != "" && c.TLS.Certificate == "":
+		return c.At("metrics.client_ca", errors.New("a --publish-only server has no certificate of its own: set tls.certificate and tls.key, or serve metrics on loopback"))
+	}
+	return nil
 }
 
 // install puts the parts of a reading of the configuration into service.
@@ -120,11 +155,16 @@ func (s *Server) install(c *config.Config, p *parts) error {
 	if err := s.publisher.install(p); err != nil {
 		return err
 	}
+	s.announce(p)
+	if s.authority == nil {
+		s.config.Store(c)
+		return nil
+	}
 	handler := (&acmeserver.Server{
 		Authority: s.authority, Nonces: s.nonces, BaseURL: c.ExternalURL, Directories: p.meta, Logger: s.log, Observe: s.metrics.request,
 	}).Handler()
 	s.acme.Store(&handler)
-	s.authority.Reload(p.directories, p.caIssuers())
+	s.authority.Reload(p.directories, p.caIssuers(), p.held)
 	s.config.Store(c)
 	return nil
 }
@@ -195,22 +235,11 @@ func (s *Server) listen(c *config.Config) (all []bound, err error) {
 			}
 		}
 	}()
-	l, err := net.Listen("tcp", c.Listen)
-	if err != nil {
-		return nil, fmt.Errorf("listen: %w", err)
+	if s.authority != nil {
+		if all, err = s.listenACME(c); err != nil {
+			return all, err
+		}
 	}
-	if len(c.TrustedProxies) > 0 {
-		l = acmeserver.ProxyListener(l, c.TrustedProxies)
-	}
-	acme := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*s.acme.Load()).ServeHTTP(w, r) })
-	all = append(all, bound{"acme", l, acmeserver.HTTPServer(acme, s.own.tlsConfig()), true})
-
-	a := &admin.Server{Authority: s.authority, Version: s.version, Logger: s.log}
-	if l, err = admin.Listen(c.Path(c.Admin.Socket)); err != nil {
-		return all, fmt.Errorf("admin.socket: %w", err)
-	}
-	all = append(all, bound{"admin", l, a.HTTPServer(), false})
-
 	if c.Metrics.Listen != "" {
 		b, err := s.listenMetrics(c)
 		if err != nil {
@@ -219,7 +248,8 @@ func (s *Server) listen(c *config.Config) (all []bound, err error) {
 		all = append(all, b)
 	}
 	if c.Publish.Listen != "" {
-		if l, err = net.Listen("tcp", c.Publish.Listen); err != nil {
+		l, err := net.Listen("tcp", c.Publish.Listen)
+		if err != nil {
 			return all, fmt.Errorf("publish.listen: %w", err)
 		}
 		all = append(all, bound{"publish", l, s.publisher.httpServer(), false})
@@ -231,14 +261,36 @@ func (s *Server) listen(c *config.Config) (all []bound, err error) {
 	return all, nil
 }
 
+// listenACME opens the listeners of clients and operators.
+func (s *Server) listenACME(c *config.Config) (all []bound, err error) {
+	l, err := net.Listen("tcp", c.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	if len(c.TrustedProxies) > 0 {
+		l = acmeserver.ProxyListener(l, c.TrustedProxies)
+	}
+	acme := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*s.acme.Load()).ServeHTTP(w, r) })
+	all = append(all, bound{"acme", l, acmeserver.HTTPServer(acme, s.own.tlsConfig()), true})
+
+	a := &admin.Server{Authority: s.authority, Signing: s.signing, Version: s.version, Logger: s.log}
+	if l, err = admin.Listen(c.Path(c.Admin.Socket)); err != nil {
+		return all, fmt.Errorf("admin.socket: %w", err)
+	}
+	return append(all, bound{"admin", l, a.HTTPServer(), false}), nil
+}
+
 // serve runs the listeners and jobs until ctx ends or one of them fails.
 func (s *Server) serve(ctx context.Context, o Options, all []bound) error {
 	jobs, stopJobs := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopJobs()
 	var running sync.WaitGroup
-	running.Go(func() { s.authority.Run(jobs, grace) })
 	running.Go(func() { s.publisher.run(jobs) })
-	running.Go(func() { s.own.run(jobs, s.config.Load) })
+	if s.authority != nil {
+		running.Go(func() { s.authority.Run(jobs, grace) })
+		running.Go(func() { s.keys.watch(jobs, s.db, s.authority) })
+		running.Go(func() { s.own.run(jobs, s.config.Load) })
+	}
 	failed := make(chan error, len(all))
 	where := Running{}
 	for _, b := range all {

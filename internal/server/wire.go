@@ -3,16 +3,17 @@ package server
 import (
 	"bytes"
 	"context"
-	"crypto"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -23,7 +24,8 @@ import (
 	"github.com/chancery-pki/chancery/internal/config"
 	"github.com/chancery-pki/chancery/internal/issuer"
 	"github.com/chancery-pki/chancery/internal/protocol"
-	"github.com/chancery-pki/chancery/internal/signer"
+	"github.com/chancery-pki/chancery/internal/responder"
+	"github.com/chancery-pki/chancery/internal/revocation"
 	"github.com/chancery-pki/chancery/internal/store"
 )
 
@@ -33,18 +35,17 @@ type parts struct {
 	directories map[string]*ca.Directory
 	issuers     map[string]*issuer.Local
 	meta        map[string]acmeserver.Meta
-	authorities []issuer.Authority // all issuing certificates, for publishing
-	crlKeys     map[string]bool    // key IDs of those that publish a CRL
+	authorities []responder.Authority  // all issuing certificates, for OCSP and CRLs
+	held        []string               // key IDs of those that sign certificates here
+	lists       []*x509.RevocationList // CRLs made elsewhere
+	above       []*x509.Certificate    // the CAs above the issuing ones
 }
 
 // wire opens keys and makes issuers, validators and directories. It reads
 // files, opens no listener and writes nothing. keys are those of the reading
-// before, by URI: a key has one queue in a process.
-func wire(ctx context.Context, c *config.Config, keys map[string]*signer.Queue, log *slog.Logger) (*parts, error) {
-	p := &parts{
-		directories: map[string]*ca.Directory{}, issuers: map[string]*issuer.Local{},
-		meta: map[string]acmeserver.Meta{}, crlKeys: map[string]bool{},
-	}
+// before; nil: none is opened, as if all were on other replicas.
+func wire(ctx context.Context, c *config.Config, keys *keyring, log *slog.Logger) (*parts, error) {
+	p := &parts{directories: map[string]*ca.Directory{}, issuers: map[string]*issuer.Local{}, meta: map[string]acmeserver.Meta{}, held: []string{}}
 	var faults []error
 	for name, ic := range c.Issuers {
 		local, err := p.issuer(ctx, c, name, ic, keys, log)
@@ -57,6 +58,12 @@ func wire(ctx context.Context, c *config.Config, keys map[string]*signer.Queue, 
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
 	}
+	if err := p.foreignLists(c); err != nil {
+		return nil, err
+	}
+	if keys == nil { // nothing is issued here either
+		return p, nil
+	}
 	own := ownAddresses(c)
 	for name := range c.Directories {
 		if err := p.directory(c, name, own); err != nil {
@@ -66,88 +73,209 @@ func wire(ctx context.Context, c *config.Config, keys map[string]*signer.Queue, 
 	return p, errors.Join(faults...)
 }
 
-func (p *parts) issuer(ctx context.Context, c *config.Config, name string, ic config.Issuer, keys map[string]*signer.Queue, log *slog.Logger) (*issuer.Local, error) {
+func (p *parts) issuer(ctx context.Context, c *config.Config, name string, ic config.Issuer, keys *keyring, log *slog.Logger) (*issuer.Local, error) {
+	path := "issuers." + name
 	above, err := readCertificates(c.Path(ic.Chain))
 	if err != nil {
-		return nil, fmt.Errorf("issuers.%s.chain: %w", name, err)
+		return nil, c.At(path+".chain", err)
 	}
+	p.above = append(p.above, above...)
 	ours := issuer.Config{Name: name, Log: log}
 	for i, sc := range ic.Signers {
-		where := fmt.Sprintf("issuers.%s.signers[%d]", name, i)
-		a, err := openAuthority(ctx, c, ic, sc, above, keys)
+		o := opening{c: c, keys: keys, issuer: ic, signer: sc, path: fmt.Sprintf("%s.signers[%d]", path, i)}
+		a, r, err := o.authority(ctx, above)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", where, err)
+			return nil, c.At(o.path, err)
 		}
-		if a.CRLURL != nil {
-			p.crlKeys[keyID(a.Chains[0][0])] = true
+		if keys != nil && !sc.Retired { // alone first: what is wrong with it has a line in the file
+			if _, err := issuer.New(issuer.Config{Name: name, Authorities: []issuer.Authority{a}}, time.Now()); err != nil {
+				return nil, c.At(o.path, err)
+			}
+		}
+		if a.Queue != nil {
+			p.held = append(p.held, keyID(r.Certificate))
 		}
 		ours.Authorities = append(ours.Authorities, a)
+		p.authorities = append(p.authorities, r)
 	}
 	if ic.Blocklist != "" {
 		if ours.Blocklist, err = issuer.LoadBlocklist(c.Path(ic.Blocklist)); err != nil {
-			return nil, fmt.Errorf("issuers.%s.blocklist: %w", name, err)
+			return nil, c.At(path+".blocklist", err)
 		}
 	}
-	p.authorities = append(p.authorities, ours.Authorities...)
-	return issuer.New(ours, time.Now())
+	if keys == nil {
+		return nil, nil
+	}
+	local, err := issuer.New(ours, time.Now())
+	return local, c.At(path, err)
 }
 
 func keyID(c *x509.Certificate) string { return fmt.Sprintf("%x", c.SubjectKeyId) }
 
-// openAuthority opens one key with its CA certificate and chains.
-func openAuthority(ctx context.Context, c *config.Config, ic config.Issuer, sc config.Signer, above []*x509.Certificate, keys map[string]*signer.Queue) (issuer.Authority, error) {
-	var a issuer.Authority
-	mine, err := readCertificates(c.Path(sc.Certificate))
+// opening is one signer of the configuration on its way to becoming an issuing
+// authority.
+type opening struct {
+	c      *config.Config
+	keys   *keyring
+	issuer config.Issuer
+	signer config.Signer
+	path   string // in the configuration
+}
+
+// authority opens the key, if it is here, and reads the CA certificate and
+// chains: once for signing certificates, once for OCSP and CRLs.
+func (o opening) authority(ctx context.Context, above []*x509.Certificate) (a issuer.Authority, r responder.Authority, err error) {
+	mine, err := readCertificates(o.c.Path(o.signer.Certificate))
+	if err == nil && len(mine) == 0 {
+		err = errors.New("certificate: which file has the CA certificate of this key?")
+	}
 	if err != nil {
-		return a, err
+		return a, r, err
 	}
-	if len(mine) == 0 {
-		return a, errors.New("certificate: which file has the CA certificate of this key?")
+	if a.Chains, err = o.chains(mine, above); err != nil {
+		return a, r, err
 	}
-	a.Chains = append(a.Chains, append(mine, above...))
-	for _, file := range ic.AlternateChains {
-		other, err := readCertificates(c.Path(file))
+	r.Certificate = mine[0]
+	uris := o.c.KeyURIs(o.signer)
+	switch {
+	case o.keys == nil: // nothing is signed here
+	case len(uris) > 0:
+		r.Queue, err = o.keys.open(ctx, where{
+			uris: uris, certificate: mine[0], signing: o.c.Signing, path: o.path + o.keyField(), position: o.c.At,
+			password: o.c.Path(o.signer.PasswordFile), pin: o.c.Path(o.signer.PINFile),
+		})
 		if err != nil {
-			return a, err
+			return a, r, err
+		}
+		if !o.signer.Retired {
+			a.Queue = r.Queue
+		}
+	case !o.signer.Retired:
+		a.Remote = o.keys.remote(mine[0])
+	}
+	return a, r, o.publishing(ctx, &a, &r)
+}
+
+// keyField is where the configuration names the key.
+func (o opening) keyField() string {
+	if len(o.signer.Keys) > 0 {
+		return ".keys"
+	}
+	return ".key"
+}
+
+// chains are the default one and the alternates.
+func (o opening) chains(mine, above []*x509.Certificate) ([][]*x509.Certificate, error) {
+	chains := [][]*x509.Certificate{append(mine, above...)}
+	for _, file := range o.issuer.AlternateChains {
+		other, err := readCertificates(o.c.Path(file))
+		if err != nil {
+			return nil, err
 		}
 		// The file may begin with another certificate for this key, or with
 		// what stands above the usual one.
 		if len(other) > 0 && !bytes.Equal(other[0].RawSubjectPublicKeyInfo, mine[0].RawSubjectPublicKeyInfo) {
 			other = append(mine[:1:1], other...)
 		}
-		a.Chains = append(a.Chains, other)
+		chains = append(chains, other)
 	}
-	uri := c.KeyURI(sc.Key)
-	if a.Queue = keys[uri]; a.Queue == nil || !fits(a.Queue, mine[0]) { // the file may have another key by now
-		var o signer.Options
-		if sc.PasswordFile != "" {
-			o.Password = signer.PasswordFile(c.Path(sc.PasswordFile))
-		}
-		key, err := signer.Open(ctx, uri, o)
-		if err != nil {
-			return a, err
-		}
-		a.Queue = signer.NewQueue(key, 0)
-		if fits(a.Queue, mine[0]) {
-			keys[uri] = a.Queue
-		}
-	}
-	id := keyID(mine[0])
-	if ic.AIAURL != "" {
-		a.IssuerURL = publishURL(ic.AIAURL, "/ca/", id, ".cer")
-	}
-	if ic.CRLURL != "" {
-		crl := publishURL(ic.CRLURL, "/crl/", id, ".crl")
-		a.CRLURL = func(cert.Serial) string { return crl }
-	}
-	return a, nil
+	return chains, nil
 }
 
-// fits reports whether the key is that of the certificate.
-func fits(q *signer.Queue, c *x509.Certificate) bool {
-	key, ok := q.Public().(interface{ Equal(crypto.PublicKey) bool })
-	return ok && key.Equal(c.PublicKey)
+// publishing says where relying parties find what about the authority's
+// certificates.
+func (o opening) publishing(ctx context.Context, a *issuer.Authority, r *responder.Authority) error {
+	id := keyID(r.Certificate)
+	if o.issuer.AIAURL != "" {
+		a.IssuerURL = publishURL(o.issuer.AIAURL, "/ca/", id, ".cer")
+	}
+	if o.issuer.CRLURL != "" {
+		shards := o.issuer.CRL.Shards
+		point := func(shard int) string {
+			if shard == 0 {
+				return publishURL(o.issuer.CRLURL, "/crl/", id, ".crl")
+			}
+			return publishURL(o.issuer.CRLURL, "/crl/", id+"/"+strconv.Itoa(shard), ".crl")
+		}
+		a.CRLURL = func(serial cert.Serial) (string, int) {
+			shard := revocation.Shard(serial, shards)
+			return point(shard), shard
+		}
+		r.CRL = &responder.CRL{Validity: time.Duration(o.issuer.CRL.Validity), Shards: shards, PointURL: point}
+	}
+	if o.issuer.OCSPURL == "" {
+		return nil
+	}
+	a.OCSPURL = publishURL(o.issuer.OCSPURL, "/ocsp", "", "")
+	r.OCSP = &responder.OCSP{Validity: time.Duration(o.issuer.OCSP.Validity)}
+	d := o.signer.OCSPResponder
+	if d.Certificate == "" {
+		return nil
+	}
+	path := o.path + ".ocsp_responder"
+	delegate, err := readCertificates(o.c.Path(d.Certificate))
+	if err == nil {
+		err = revocation.CheckResponder(delegate[0], r.Certificate)
+	}
+	if err != nil {
+		return o.c.At(path+".certificate", err)
+	}
+	r.OCSP.Delegate = &responder.Delegate{Certificate: delegate[0]}
+	if d.Key == "" || o.keys == nil { // it is on another replica
+		return nil
+	}
+	r.OCSP.Delegate.Queue, err = o.keys.open(ctx, where{
+		uris: []string{o.c.KeyURI(d.Key)}, certificate: delegate[0], signing: o.c.Signing, path: path + ".key", position: o.c.At,
+		password: o.c.Path(d.PasswordFile), pin: o.c.Path(d.PINFile),
+	})
+	return err
 }
+
+// foreignLists reads the CRLs that are made elsewhere, as the root's.
+func (p *parts) foreignLists(c *config.Config) error {
+	for i, file := range c.Publish.CRLs {
+		list, err := p.readList(c.Path(file))
+		if err != nil {
+			return c.At(fmt.Sprintf("publish.crls[%d]", i), err)
+		}
+		p.lists = append(p.lists, list)
+	}
+	return nil
+}
+
+// readList reads a CRL (DER or PEM) of one of the CAs in the issuers' chains.
+func (p *parts) readList(path string) (*x509.RevocationList, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	der, err := io.ReadAll(io.LimitReader(f, maxForeignList+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(der) > maxForeignList {
+		return nil, fmt.Errorf("%s is over %d MiB", path, maxForeignList>>20)
+	}
+	if block, _ := pem.Decode(der); block != nil {
+		der = block.Bytes
+	}
+	list, err := x509.ParseRevocationList(der)
+	if err != nil {
+		return nil, fmt.Errorf("%s is not a CRL: %w", path, err)
+	}
+	for _, by := range p.above {
+		if !bytes.Equal(by.RawSubject, list.RawIssuer) {
+			continue
+		}
+		_, _, _, err := revocation.CRLNumber(der, by)
+		return list, err
+	}
+	return nil, fmt.Errorf("%s was made by %q, which is in no issuer's chain", path, list.Issuer)
+}
+
+// maxForeignList bounds a CRL that was made elsewhere: a root's lists a few CAs.
+const maxForeignList = 4 << 20
 
 // publishURL is where the publish listener has something of a key's, seen
 // from outside.
@@ -220,7 +348,7 @@ func limits(l config.RateLimits) ca.Limits {
 	}
 	return ca.Limits{
 		AccountsPerAddress: one(l.NewAccountsPerAddress), OrdersPerAccount: one(l.OrdersPerAccount),
-		OrdersPerAddress: one(l.OrdersPerAddress), CertificatesPerName: one(l.CertificatesPerName),
+		OrdersPerClient: one(l.OrdersPerClient), CertificatesPerName: one(l.CertificatesPerName),
 		FailuresPerAccount: one(l.FailedValidationsPerAccount),
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/base32"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,6 +19,7 @@ import (
 	"github.com/chancery-pki/chancery/internal/config"
 	"github.com/chancery-pki/chancery/internal/issuer"
 	"github.com/chancery-pki/chancery/internal/protocol"
+	"github.com/chancery-pki/chancery/internal/setup/ceremony"
 	"github.com/chancery-pki/chancery/internal/signer"
 )
 
@@ -82,7 +82,7 @@ type Made struct {
 
 // write writes a new file and remembers it.
 func (m *Made) write(path string, data []byte, mode fs.FileMode) error {
-	err := writeNew(path, data, mode)
+	err := ceremony.WriteNew(path, data, mode)
 	if err == nil {
 		m.files = append(m.files, path)
 	}
@@ -147,11 +147,7 @@ func (in Init) settle(made *Made, failed bool) error {
 		return nil
 	}
 	for _, folder := range []string{in.Dir, filepath.Join(in.Dir, "root"), filepath.Join(in.Dir, "ca")} {
-		f, err := os.Open(folder)
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		if err := ceremony.SyncFolder(folder); err != nil {
 			return err
 		}
 	}
@@ -171,7 +167,7 @@ func (in Init) make(ctx context.Context, kinds []kind, made *Made) error {
 		if err != nil {
 			return err
 		}
-		bundle = append(bundle, encodeCertificate(root)...)
+		bundle = append(bundle, ceremony.EncodeCertificate(root)...)
 		for _, usage := range usages {
 			i, err := in.issuing(k, usage, root, key, made)
 			if err != nil {
@@ -241,7 +237,7 @@ func (in Init) root(ctx context.Context, k kind, made *Made) (*x509.Certificate,
 			return nil, nil, err
 		}
 		made.Roots = append(made.Roots, certFile)
-		return root, key, made.write(certFile, encodeCertificate(root), 0o644)
+		return root, key, made.write(certFile, ceremony.EncodeCertificate(root), 0o644)
 	}
 	keyFile := filepath.Join(in.Dir, "root", "root"+k.suffix+".key")
 	key, err := made.key(k.root, keyFile, in.RootPassword)
@@ -253,19 +249,11 @@ func (in Init) root(ctx context.Context, k kind, made *Made) (*x509.Certificate,
 		return nil, nil, err
 	}
 	made.Roots, made.RootKeys = append(made.Roots, certFile), append(made.RootKeys, keyFile)
-	return root, key, made.write(certFile, encodeCertificate(root), 0o644)
+	return root, key, made.write(certFile, ceremony.EncodeCertificate(root), 0o644)
 }
 
 func (in Init) given(ctx context.Context) (*x509.Certificate, crypto.Signer, error) {
-	data, err := os.ReadFile(in.RootCert)
-	if err != nil {
-		return nil, nil, err
-	}
-	block, _ := pem.Decode(data)
-	if block == nil || block.Type != "CERTIFICATE" {
-		return nil, nil, fmt.Errorf("--root-cert: %s has no PEM certificate", in.RootCert)
-	}
-	root, err := x509.ParseCertificate(block.Bytes)
+	root, err := ceremony.ReadCertificate(in.RootCert)
 	if err != nil {
 		return nil, nil, fmt.Errorf("--root-cert: %w", err)
 	}
@@ -314,7 +302,7 @@ func (in Init) issuing(k kind, usage cert.Usage, root *x509.Certificate, rootKey
 	if err != nil {
 		return i, err
 	}
-	return i, made.write(filepath.Join(in.Dir, "ca", name+".pem"), encodeCertificate(c), 0o644)
+	return i, made.write(filepath.Join(in.Dir, "ca", name+".pem"), ceremony.EncodeCertificate(c), 0o644)
 }
 
 // newPassphrase makes 160 random bits readable in groups of four.
@@ -329,24 +317,10 @@ func newPassphrase() string {
 	return strings.Join(groups, "-")
 }
 
-func encodeCertificate(c *x509.Certificate) []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
-}
-
-// writeNew writes a file that must not be there yet, and sees it to the disk.
-func writeNew(path string, data []byte, mode fs.FileMode) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	return errors.Join(err, f.Sync(), f.Close())
-}
-
 func writeConfig(path string, e config.Example) error {
 	var text strings.Builder
 	if err := e.Write(&text); err != nil {
 		return err
 	}
-	return writeNew(path, []byte(text.String()), 0o600)
+	return ceremony.WriteNew(path, []byte(text.String()), 0o600)
 }

@@ -56,6 +56,22 @@ func Open(ctx context.Context, uri string, o Options) (*Signer, error) {
 	return &Signer{Signer: key, URI: uri, Parallel: runtime.GOMAXPROCS(0)}, nil
 }
 
+// CheckURI reports what is wrong with a key's URI, by its syntax alone: nothing
+// is opened.
+func CheckURI(uri string) error {
+	scheme, rest, ok := strings.Cut(uri, ":")
+	if !ok {
+		return fmt.Errorf("key %q is not a URI; this build opens %s: write file:%s for a file", uri, schemes, uri)
+	}
+	if scheme != "file" {
+		return fmt.Errorf("key URI scheme %q is not supported by this build, which opens %s", scheme, schemes)
+	}
+	if _, err := filePath(rest); err != nil {
+		return fmt.Errorf("key URI %q: %w", uri, err)
+	}
+	return nil
+}
+
 // filePath takes what follows "file:" apart (RFC 8089 section 2): an optional
 // empty or "localhost" authority, then a percent-encoded path.
 func filePath(rest string) (string, error) {

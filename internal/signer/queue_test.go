@@ -12,12 +12,13 @@ import (
 	"errors"
 	"io"
 	"math/big"
-	"runtime"
 	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/chancery-pki/chancery/internal/signer/schedule"
 )
 
 // card is a key that takes its time, one signature at once, as a smart card.
@@ -66,25 +67,35 @@ func (c *card) signed() []byte {
 
 func digestOf(b byte) []byte { d := make([]byte, 32); d[0] = b; return d }
 
-func (c *card) queue(parallel, depth int) *Queue {
-	return NewQueue(&Signer{Signer: c, Parallel: parallel}, depth)
+func (c *card) queue(t testing.TB, parallel, depth int) *Queue {
+	t.Helper()
+	return newQueue(t, QueueOptions{Depth: depth}, &Signer{Signer: c, URI: "file:card", Parallel: parallel})
 }
 
-func sign(q *Queue, c Class) error {
-	_, err := q.Sign(context.Background(), c, digestOf(byte(c)), crypto.SHA256)
+func newQueue(t testing.TB, o QueueOptions, signers ...*Signer) *Queue {
+	t.Helper()
+	q, err := NewQueue(o, signers...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return q
+}
+
+func sign(q *Queue, c schedule.Class) error {
+	_, err := q.Sign(context.Background(), Request{Class: c}, digestOf(byte(c)), crypto.SHA256)
 	return err
 }
 
 func TestFirstComeFirstServed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		key := newCard(t, 200*time.Millisecond)
-		q := key.queue(1, 0)
+		q := key.queue(t, 1, 0)
 		for i := range 10 {
-			go q.Sign(t.Context(), Issuance, digestOf(byte(i)), crypto.SHA256)
+			go q.Sign(t.Context(), Request{Class: schedule.Issuance}, digestOf(byte(i)), crypto.SHA256)
 			synctest.Wait()
 		}
 		start := time.Now()
-		if err := sign(q, Issuance); err != nil {
+		if err := sign(q, schedule.Issuance); err != nil {
 			t.Fatal(err)
 		}
 		if took := time.Since(start); took != 11*200*time.Millisecond {
@@ -97,17 +108,17 @@ func TestFirstComeFirstServed(t *testing.T) {
 }
 
 // TestNoneStarves: while every class wants more than there is, each gets its
-// share, and issuance is never held up by a storm of OCSP.
+// share.
 func TestNoneStarves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		key := newCard(t, time.Millisecond)
-		q := key.queue(1, 10000)
+		q := key.queue(t, 1, 10000)
 		ctx, stop := context.WithCancel(t.Context())
-		for c := range classes {
+		for c := range schedule.Classes {
 			for range 100 {
 				go func() {
 					for ctx.Err() == nil {
-						q.Sign(ctx, c, digestOf(byte(c)), crypto.SHA256)
+						q.Sign(ctx, Request{Class: c}, digestOf(byte(c)), crypto.SHA256)
 					}
 				}()
 			}
@@ -116,11 +127,14 @@ func TestNoneStarves(t *testing.T) {
 		stop()
 		time.Sleep(time.Second)
 		s := q.Stats()
-		total := s.Signed[Issuance] + s.Signed[OCSP] + s.Signed[CRL]
+		total, share := uint64(0), schedule.DefaultShares()
+		for _, n := range s.Signed {
+			total += n
+		}
 		if total < 9990 {
 			t.Errorf("the key idled: %d signatures in 10 s", total)
 		}
-		for c := range classes {
+		for c := range schedule.Classes {
 			if got := float64(s.Signed[c]) / float64(total); got < share[c]*0.95 || got > share[c]*1.1 {
 				t.Errorf("%v got %.4f of the key, want %.2f", c, got, share[c])
 			}
@@ -133,22 +147,22 @@ func TestNoneStarves(t *testing.T) {
 func TestIdleEarnsNoCredit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		key := newCard(t, time.Millisecond)
-		q := key.queue(1, 0)
+		q := key.queue(t, 1, 0)
 		for range 1000 {
-			go sign(q, Issuance)
+			go sign(q, schedule.Issuance)
 		}
 		synctest.Wait()
 		time.Sleep(500 * time.Millisecond)
 		synctest.Wait()
 		before := len(key.signed())
 		for range 100 {
-			go sign(q, OCSP)
+			go sign(q, schedule.OCSP)
 		}
 		time.Sleep(200 * time.Millisecond)
 		synctest.Wait()
 		ocsp := 0
 		for _, c := range key.signed()[before:] {
-			if Class(c) == OCSP {
+			if schedule.Class(c) == schedule.OCSP {
 				ocsp++
 			}
 		}
@@ -162,30 +176,30 @@ func TestIdleEarnsNoCredit(t *testing.T) {
 func TestCancelLeavesTheQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		key := newCard(t, time.Second)
-		q := key.queue(1, 0)
-		go sign(q, Issuance)
+		q := key.queue(t, 1, 0)
+		go sign(q, schedule.Issuance)
 		synctest.Wait()
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
 		start := time.Now()
 		for range 5 {
-			go q.Sign(ctx, OCSP, digestOf(9), crypto.SHA256)
+			go q.Sign(ctx, Request{Class: schedule.OCSP}, digestOf(9), crypto.SHA256)
 		}
-		_, err := q.Sign(ctx, Issuance, digestOf(9), crypto.SHA256)
+		_, err := q.Sign(ctx, Request{Class: schedule.Issuance}, digestOf(9), crypto.SHA256)
 		if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != 100*time.Millisecond {
 			t.Errorf("err = %v after %v", err, time.Since(start))
 		}
 		synctest.Wait()
-		if s := q.Stats(); s.Waiting != [classes]int{} {
+		if s := q.Stats(); s.Waiting != [schedule.Classes]int{} {
 			t.Errorf("%v still wait", s.Waiting)
 		}
-		if err := sign(q, Issuance); err != nil { // the slot isn't lost
+		if err := sign(q, schedule.Issuance); err != nil { // the slot isn't lost
 			t.Fatal(err)
 		}
 		if slices.Contains(key.signed(), 9) {
 			t.Error("a cancelled request was signed")
 		}
-		if _, err := q.Sign(ctx, Issuance, digestOf(9), crypto.SHA256); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := q.Sign(ctx, Request{Class: schedule.Issuance}, digestOf(9), crypto.SHA256); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("an ended context: err = %v", err)
 		}
 	})
@@ -194,40 +208,40 @@ func TestCancelLeavesTheQueue(t *testing.T) {
 // TestCancelRace: a slot handed over in the moment of cancellation is passed on.
 func TestCancelRace(t *testing.T) {
 	key := newCard(t, 0)
-	q := key.queue(1, 0)
+	q := key.queue(t, 1, 0)
 	var wg sync.WaitGroup
 	for i := range 8 {
 		wg.Go(func() {
 			for j := range 300 {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Duration((i+j)%7)*10*time.Microsecond)
-				q.Sign(ctx, Class(j%3), digestOf(0), crypto.SHA256)
+				q.Sign(ctx, Request{Class: schedule.Class(j % 4)}, digestOf(0), crypto.SHA256)
 				cancel()
 			}
 		})
 	}
 	wg.Wait()
-	if s := q.Stats(); s.Running != 0 || s.Waiting != [classes]int{} || key.most != 1 {
+	if s := q.Stats(); s.Running != 0 || s.Waiting != [schedule.Classes]int{} || key.most != 1 {
 		t.Errorf("after all: %+v, %d at once", s, key.most)
 	}
 }
 
 func TestFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := newCard(t, time.Second).queue(1, 2)
+		q := newCard(t, time.Second).queue(t, 1, 2)
 		for range 3 {
-			go sign(q, OCSP)
+			go sign(q, schedule.OCSP)
 		}
 		synctest.Wait()
-		if err := sign(q, OCSP); !errors.Is(err, ErrFull) {
+		if err := sign(q, schedule.OCSP); !errors.Is(err, ErrFull) {
 			t.Errorf("err = %v, want ErrFull", err)
 		}
 		// A full class doesn't shut out another.
-		if err := sign(q, Issuance); err != nil {
+		if err := sign(q, schedule.Issuance); err != nil {
 			t.Error(err)
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if err := sign(q, OCSP); err != nil {
+		if err := sign(q, schedule.OCSP); err != nil {
 			t.Error(err)
 		}
 		time.Sleep(time.Minute)
@@ -237,11 +251,11 @@ func TestFull(t *testing.T) {
 func TestParallel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		key := newCard(t, time.Second)
-		q := key.queue(4, 0)
+		q := key.queue(t, 4, 0)
 		start := time.Now()
 		var wg sync.WaitGroup
 		for range 12 {
-			wg.Go(func() { sign(q, Issuance) })
+			wg.Go(func() { sign(q, schedule.Issuance) })
 		}
 		wg.Wait()
 		if took := time.Since(start); took != 3*time.Second || key.most != 4 {
@@ -252,23 +266,23 @@ func TestParallel(t *testing.T) {
 
 func TestWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := newCard(t, 200*time.Millisecond).queue(1, 0)
-		if w := q.Wait(Issuance); w > time.Second {
+		q := newCard(t, 200*time.Millisecond).queue(t, 1, 0)
+		if w := q.Wait(Request{}); w > time.Second {
 			t.Errorf("unmeasured: %v", w)
 		}
-		sign(q, Issuance)
-		if w := q.Wait(Issuance); w != 200*time.Millisecond {
+		sign(q, schedule.Issuance)
+		if w := q.Wait(Request{}); w != 200*time.Millisecond {
 			t.Errorf("idle: %v, want one signature", w)
 		}
 		for range 50 {
-			go sign(q, Issuance)
+			go sign(q, schedule.Issuance)
 		}
 		for range 20 {
-			go sign(q, OCSP)
+			go sign(q, schedule.OCSP)
 		}
 		synctest.Wait()
-		for _, c := range []Class{Issuance, OCSP} {
-			guess, start := q.Wait(c), time.Now()
+		for _, c := range []schedule.Class{schedule.Issuance, schedule.OCSP} {
+			guess, start := q.Wait(Request{Class: c}), time.Now()
 			if err := sign(q, c); err != nil {
 				t.Fatal(err)
 			}
@@ -284,13 +298,13 @@ func TestWait(t *testing.T) {
 func TestRateFollows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		key := newCard(t, 10*time.Millisecond)
-		q := key.queue(1, 0)
+		q := key.queue(t, 1, 0)
 		for range 5 {
-			sign(q, Issuance)
+			sign(q, schedule.Issuance)
 		}
 		key.takes = 500 * time.Millisecond
 		for range 25 {
-			sign(q, Issuance)
+			sign(q, schedule.Issuance)
 		}
 		if m := q.Stats().Mean; m < 450*time.Millisecond {
 			t.Errorf("mean is %v", m)
@@ -298,47 +312,47 @@ func TestRateFollows(t *testing.T) {
 	})
 }
 
-// TestAs: the standard library signs a CRL through the queue, in its class.
+// TestAs: the standard library signs a schedule.CRL through the queue, in its class.
 func TestAs(t *testing.T) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	q := NewQueue(&Signer{Signer: key}, 0)
+	q := newQueue(t, QueueOptions{}, &Signer{Signer: key})
 	issuer := &x509.Certificate{Subject: pkix.Name{CommonName: "CA"}, KeyUsage: x509.KeyUsageCRLSign, SubjectKeyId: []byte("id"), PublicKey: &key.PublicKey}
 	crl := &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: time.Unix(1, 0), NextUpdate: time.Unix(2, 0)}
-	der, err := x509.CreateRevocationList(rand.Reader, crl, issuer, q.As(t.Context(), CRL))
-	if err != nil || len(der) == 0 || q.Stats().Signed[CRL] != 1 {
+	der, err := x509.CreateRevocationList(rand.Reader, crl, issuer, q.As(t.Context(), Request{Class: schedule.CRL}))
+	if err != nil || len(der) == 0 || q.Stats().Signed[schedule.CRL] != 1 {
 		t.Errorf("%d bytes, %v, %+v", len(der), err, q.Stats())
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := x509.CreateRevocationList(rand.Reader, crl, issuer, q.As(ctx, CRL)); !errors.Is(err, context.Canceled) {
+	if _, err := x509.CreateRevocationList(rand.Reader, crl, issuer, q.As(ctx, Request{Class: schedule.CRL})); !errors.Is(err, context.Canceled) {
 		t.Errorf("an ended context: %v", err)
 	}
 }
 
 func TestFailuresGiveTheSlotBack(t *testing.T) {
 	key := newCard(t, 0)
-	q := key.queue(1, 0)
+	q := key.queue(t, 1, 0)
 	key.fail = errors.New("card pulled out")
-	if err := sign(q, CRL); !errors.Is(err, key.fail) {
+	if err := sign(q, schedule.CRL); !errors.Is(err, key.fail) {
 		t.Errorf("err = %v", err)
 	}
 	key.fail = nil
-	if err := sign(q, CRL); err != nil {
+	if err := sign(q, schedule.CRL); err != nil {
 		t.Error(err)
 	}
-	if s := q.Stats(); s.Failed != 1 || s.Signed[CRL] != 1 || s.Running != 0 {
+	if s := q.Stats(); s.Failed != 1 || s.Signed[schedule.CRL] != 1 || s.Running != 0 {
 		t.Errorf("%+v", s)
 	}
 	if err := sign(q, 7); err == nil {
 		t.Error("an unknown class was signed")
 	}
-	bad := NewQueue(&Signer{Signer: panicky{key}}, 0)
+	bad := newQueue(t, QueueOptions{}, &Signer{Signer: panicky{key}})
 	func() {
 		defer func() { recover() }()
-		sign(bad, CRL)
+		sign(bad, schedule.CRL)
 	}()
 	if s := bad.Stats(); s.Running != 0 {
 		t.Error("a panic kept the slot")
@@ -356,133 +370,127 @@ func TestDeterministic(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	q := NewQueue(&Signer{Signer: key, Parallel: 2}, 0)
+	q := newQueue(t, QueueOptions{}, &Signer{Signer: key, Parallel: 2})
 	digest := sha256.Sum256([]byte("x"))
-	a, err := q.Sign(t.Context(), Issuance, digest[:], crypto.SHA256)
+	a, err := q.Sign(t.Context(), Request{Class: schedule.Issuance}, digest[:], crypto.SHA256)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, _ := q.Sign(t.Context(), Issuance, digest[:], crypto.SHA256)
+	b, _ := q.Sign(t.Context(), Request{Class: schedule.Issuance}, digest[:], crypto.SHA256)
 	if !slices.Equal(a, b) || !ecdsa.VerifyASN1(&key.PublicKey, digest[:], a) {
 		t.Error("two signatures differ, or don't verify")
 	}
 }
 
-// TestPoolTriesNewKeys: a key that was never measured is tried once, and not
-// flooded while it is at its first signature.
-func TestPoolTriesNewKeys(t *testing.T) {
+// TestFairByClient: in a storm of one client another waits for one turn.
+func TestFairByClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		fast, slow := newCard(t, time.Millisecond).queue(1, 0), newCard(t, time.Second).queue(1, 0)
-		sign(fast, Issuance)
-		queues := []*Queue{fast, slow}
-		p := NewPool(queues...)
-		for range 100 {
-			go sign(queues[p.Choose(Issuance, nil)], Issuance)
-			time.Sleep(time.Millisecond)
+		q := newCard(t, time.Second).queue(t, 1, 0)
+		for _, c := range []schedule.Class{schedule.Issuance, schedule.Renewal} {
+			for range 500 {
+				go q.Sign(t.Context(), Request{Class: c, Directory: "web", Client: "storm"}, digestOf(0), crypto.SHA256)
+			}
+		}
+		synctest.Wait()
+		start := time.Now()
+		if _, err := q.Sign(t.Context(), Request{Directory: "web", Client: "quiet"}, digestOf(0), crypto.SHA256); err != nil {
+			t.Fatal(err)
+		}
+		// The one under way, the storm's next, a renewal, its own.
+		if took := time.Since(start); took > 5*time.Second {
+			t.Errorf("it took %v", took)
+		}
+		time.Sleep(time.Hour)
+	})
+}
+
+// TestNearExpiryFirst: of renewals that wait, those go first whose certificates
+// would end soon after their turn, if they waited for it.
+func TestNearExpiryFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		key := newCard(t, time.Second)
+		q := key.queue(t, 1, 0)
+		renew := func(id byte, left time.Duration) {
+			r := Request{Class: schedule.Renewal}
+			if left != 0 {
+				r.Ends = time.Now().Add(left)
+			}
+			go q.Sign(t.Context(), r, digestOf(id), crypto.SHA256)
+			synctest.Wait()
+		}
+		renew(0, 0)
+		for range 1200 { // 20 minutes of work
+			renew(1, 24*time.Hour)
+		}
+		renew(2, 75*time.Minute) // within the hour after its turn
+		renew(3, 25*time.Minute) // within ten minutes after its turn
+		renew(4, 5*time.Minute)
+		renew(5, 75*time.Minute)
+		renew(6, 0)
+		renew(7, -time.Hour) // ended: as urgent as can be
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		var order []byte
+		for _, id := range key.signed() {
+			if len(order) == 0 || id != order[len(order)-1] {
+				order = append(order, id)
+			}
+		}
+		if want := []byte{0, 3, 4, 7, 2, 5, 1, 6}; !slices.Equal(order, want) {
+			t.Errorf("order %v, want %v", order, want)
+		}
+	})
+}
+
+// TestCounts: what metrics are made of.
+func TestCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newCard(t, time.Second).queue(t, 1, 0)
+		for range 4 {
+			go sign(q, schedule.OCSP)
+		}
+		synctest.Wait()
+		if s := q.Stats(); s.Running != 1 || s.Waiting != [schedule.Classes]int{schedule.OCSP: 3} || s.Parallel != 1 {
+			t.Errorf("%+v", s)
+		}
+		time.Sleep(10 * time.Second)
+		s := q.Stats()
+		if s.Signed[schedule.OCSP] != 4 || s.WaitTotal != [schedule.Classes]time.Duration{schedule.OCSP: 6 * time.Second} ||
+			s.Busy != 4*time.Second || s.Mean != time.Second || s.Failed != 0 || len(s.Tokens) != 1 || s.Tokens[0].URI != "file:card" {
+			t.Errorf("%+v", s)
+		}
+		if r := q.Rate(); r < .999 || r > 1.001 {
+			t.Errorf("rate %v", r)
+		}
+	})
+}
+
+// TestRateOfOneByOne: a token that takes many requests at once but works on
+// them one after another is seen to make no more than it does.
+func TestRateOfOneByOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(t, QueueOptions{}, &Signer{Signer: &oneByOne{card: newCard(t, 100*time.Millisecond)}, Parallel: 8})
+		for range 400 {
+			go sign(q, schedule.Issuance)
+		}
+		time.Sleep(20*time.Second + 50*time.Millisecond)
+		if r := q.Rate(); r < 8 || r > 12 { // by the time of a signature it would be 1.25, by that of an idle token 80
+			t.Errorf("rate %v, it makes 10", r)
+		}
+		if w := q.Wait(Request{}); w < 17*time.Second || w > 24*time.Second {
+			t.Errorf("Wait = %v; 200 are left, 20 s", w)
 		}
 		time.Sleep(time.Minute)
-		if s := slow.Stats(); s.Signed[Issuance] != 1 || s.Mean != time.Second {
-			t.Errorf("the slow key signed %d times", s.Signed[Issuance])
-		}
 	})
 }
 
-func TestPool(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		cards := []*card{newCard(t, 200*time.Millisecond), newCard(t, 200*time.Millisecond), newCard(t, 200*time.Millisecond)}
-		var queues []*Queue
-		for _, c := range cards {
-			q := c.queue(1, 0)
-			sign(q, Issuance)
-			queues = append(queues, q)
-		}
-		p := NewPool(queues...)
-		count := [3]int{}
-		for range 30 { // nothing is signed meanwhile: equals take turns
-			count[p.Choose(Issuance, nil)]++
-		}
-		if count != [3]int{10, 10, 10} {
-			t.Errorf("equal keys were chosen %v times", count)
-		}
-		for range 2 {
-			go sign(queues[0], Issuance)
-		}
-		go sign(queues[1], Issuance)
-		synctest.Wait()
-		for range 6 {
-			if got := p.Choose(Issuance, nil); got != 2 {
-				t.Errorf("chose %d, not the idle key", got)
-			}
-			if got := p.Choose(Issuance, func(i int) bool { return i != 2 }); got != 1 {
-				t.Errorf("chose %d, not the shorter queue", got)
-			}
-		}
-		if w := p.Wait(Issuance); w != 200*time.Millisecond {
-			t.Errorf("the pool's wait is %v", w)
-		}
-		if got := p.Choose(Issuance, func(int) bool { return false }); got != -1 {
-			t.Errorf("chose %d of none", got)
-		}
-		time.Sleep(time.Second)
-	})
-	if got := NewPool().Choose(CRL, nil); got != -1 {
-		t.Errorf("an empty pool chose %d", got)
-	}
+type oneByOne struct {
+	*card
+	one sync.Mutex
 }
 
-// TestPoolScales: N busy keys sign at least 0.95 N times as fast as one.
-func TestPoolScales(t *testing.T) {
-	for _, n := range []int{2, 4, 8} {
-		synctest.Test(t, func(t *testing.T) {
-			var queues []*Queue
-			for range n {
-				queues = append(queues, newCard(t, 200*time.Millisecond).queue(1, 0))
-			}
-			p := NewPool(queues...)
-			ctx, stop := context.WithTimeout(t.Context(), 100*time.Second)
-			defer stop()
-			for range 10 * n { // as many clients, each with one request at a time
-				go func() {
-					for ctx.Err() == nil {
-						queues[p.Choose(Issuance, nil)].Sign(ctx, Issuance, digestOf(0), crypto.SHA256)
-					}
-				}()
-			}
-			time.Sleep(101 * time.Second)
-			total := uint64(0)
-			for _, q := range queues {
-				total += q.Stats().Signed[Issuance]
-			}
-			if want := uint64(500 * n); total < want*95/100 {
-				t.Errorf("%d keys made %d signatures; one makes 500", n, total)
-			}
-		})
-	}
-}
-
-func BenchmarkQueue(b *testing.B) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		b.Fatal(err)
-	}
-	digest := sha256.Sum256([]byte("x"))
-	b.Run("bare", func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			key.Sign(rand.Reader, digest[:], crypto.SHA256)
-		}
-	})
-	b.Run("bare-rfc6979", func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			key.Sign(nil, digest[:], crypto.SHA256)
-		}
-	})
-	b.Run("queued", func(b *testing.B) {
-		q := NewQueue(&Signer{Signer: key, Parallel: runtime.GOMAXPROCS(0)}, 0)
-		b.ReportAllocs()
-		for b.Loop() {
-			q.Sign(b.Context(), Issuance, digest[:], crypto.SHA256)
-		}
-	})
+func (o *oneByOne) Sign(r io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	o.one.Lock()
+	defer o.one.Unlock()
+	return o.card.Sign(r, digest, opts)
 }

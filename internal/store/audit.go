@@ -121,6 +121,11 @@ func (tx *Tx) appendAudit(at int64, object string, canonical []byte) error {
 	if tx.chain.newest-at > clockSlack.Microseconds() {
 		return ErrClockBehind
 	}
+	return tx.insertAudit(at, object, canonical)
+}
+
+// insertAudit gives an entry its place in SQLite's chain.
+func (tx *Tx) insertAudit(at int64, object string, canonical []byte) error {
 	next := *tx.chain
 	next.link(at, canonical)
 	if _, err := tx.exec("INSERT INTO audit (sequence, at, object, hash, entry) VALUES ($1, $2, $3, $4, $5)",

@@ -55,17 +55,13 @@ func (db *DB) CarryWithdrawals(ctx context.Context, actor string, old *DB) (With
 	return done, nil
 }
 
-// revision begins the name of the number that rises with every revocation of
-// an issuer's certificates, by which internal/ca sees that a CRL is out of date.
-const revision = "revoked/"
-
 // carrier carries from the old database into a transaction of the new one.
 type carrier struct {
 	ctx     context.Context
 	tx      *Tx
 	old     engine.Runner
 	actor   string
-	reissue map[string]bool // ids of the issuers' keys whose CRLs are out of date
+	reissue map[string]bool // names of the numbers by which CRLs are seen to be out of date
 	done    Withdrawals
 }
 
@@ -99,9 +95,7 @@ func (c *carrier) numbers() error {
 	}
 	scan := func(row engine.Row, n *number) error { return row.Scan(&n.name, &n.value) }
 	return each(c, scan, "SELECT name, value FROM numbers", func(n number) error {
-		_, err := c.tx.exec(`INSERT INTO numbers (name, value) VALUES ($1, $2)
-			ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE numbers.value < excluded.value`, n.name, n.value)
-		return err
+		return c.tx.RaiseNumber(n.name, n.value)
 	})
 }
 
@@ -109,15 +103,16 @@ func (c *carrier) certificates() error {
 	err := each(c, scanCertificate, "SELECT "+certificateColumns+" FROM certificates WHERE revoked_at > 0", func(old cert.Certificate) error {
 		changed, err := c.revoke(old)
 		if changed {
-			c.reissue[old.IssuerKeyID] = true
+			c.reissue[RevisionName(old.IssuerKeyID, 0)] = true
+			c.reissue[RevisionName(old.IssuerKeyID, old.CRLShard)] = true
 		}
 		return c.carried(changed, err, &c.done.Certificates, string(old.Serial), old.Directory, map[string]any{
 			"revoked": old.Revoked.At.Unix(), "reason": int(old.Revoked.Reason),
 		})
 	})
-	for issuer := range c.reissue {
+	for revision := range c.reissue {
 		if err == nil {
-			_, err = c.tx.NextNumber(revision+issuer, 1)
+			_, err = c.tx.NextNumber(revision, 1)
 		}
 	}
 	return err

@@ -11,14 +11,14 @@ import (
 )
 
 const certificateColumns = `serial, state, order_id, account, directory, profile, issuer, issuer_key_id, names, der, key_hash,
-	not_before, not_after, planned_at, revoked_at, revoked_reason, replaced_by`
+	not_before, not_after, planned_at, revoked_at, revoked_reason, replaced_by, crl_shard, client`
 
 func scanCertificate(rows engine.Row, c *cert.Certificate) (err error) {
 	var names string
 	var notBefore, notAfter, plannedAt, revokedAt, reason int64
 	if err := rows.Scan((*hexed)(&c.Serial), (*string)(&c.State), (*string)(&c.Order), (*string)(&c.Account), &c.Directory,
 		&c.Profile, &c.Issuer, (*hexed)(&c.IssuerKeyID), &names, &c.DER, (*hexed)(&c.KeyHash),
-		&notBefore, &notAfter, &plannedAt, &revokedAt, &reason, (*string)(&c.ReplacedBy)); err != nil {
+		&notBefore, &notAfter, &plannedAt, &revokedAt, &reason, (*string)(&c.ReplacedBy), &c.CRLShard, &c.Client); err != nil {
 		return err
 	}
 	c.NotBefore, c.NotAfter, c.PlannedAt = fromMicros(notBefore), fromMicros(notAfter), fromMicros(plannedAt)
@@ -89,22 +89,29 @@ func (q *queries) KeyBlocked(ctx context.Context, keyHash string) (bool, error) 
 	return q.exists(ctx, "SELECT 1 FROM blocked_keys WHERE key_hash = $1", hexed(keyHash))
 }
 
+// AllShards asks for a full list.
+const AllShards = -1
+
 // RevokedCertificates calls yield for each certificate of the issuer that was
-// revoked and hasn't expired, in the order of their serials, until yield
-// fails. It reads page by page, so that a slow yield hinders nobody; what is
-// revoked meanwhile may or may not be seen.
-func (q *queries) RevokedCertificates(ctx context.Context, issuerKeyID string, now time.Time, yield func(serial cert.Serial, at time.Time, reason cert.Reason, notAfter time.Time) error) error {
+// revoked and ends after the time, of one shard or of all, until yield fails;
+// in the order of the shards, and within one of the serials. It reads page by
+// page, so that a slow yield hinders nobody; what is revoked meanwhile may or
+// may not be seen.
+func (q *queries) RevokedCertificates(ctx context.Context, issuerKeyID string, shard int, after time.Time, yield func(serial cert.Serial, at time.Time, reason cert.Reason, notAfter time.Time) error) error {
 	type revoked struct {
-		serial               cert.Serial
-		at, notAfter, reason int64
+		serial                      cert.Serial
+		at, notAfter, reason, shard int64
 	}
 	scan := func(rows engine.Row, r *revoked) error {
-		return rows.Scan((*hexed)(&r.serial), &r.at, &r.reason, &r.notAfter)
+		return rows.Scan((*hexed)(&r.serial), &r.at, &r.reason, &r.notAfter, &r.shard)
 	}
-	for after := cert.Serial(""); ; {
-		list, err := many(ctx, q, scan, `SELECT serial, revoked_at, revoked_reason, not_after FROM certificates
-			WHERE issuer_key_id = $1 AND revoked_at > 0 AND serial > $2 AND not_after > $3 ORDER BY serial LIMIT $4`,
-			hexed(issuerKeyID), hexed(after), micros(now), int64(maxPage))
+	last := revoked{shard: int64(max(shard, 0))}
+	text := revokedOfShard
+	if shard < 0 {
+		text = revokedOfAll
+	}
+	for {
+		list, err := many(ctx, q, scan, text, hexed(issuerKeyID), last.shard, hexed(last.serial), micros(after), int64(maxPage))
 		if err != nil {
 			return err
 		}
@@ -116,19 +123,25 @@ func (q *queries) RevokedCertificates(ctx context.Context, issuerKeyID string, n
 		if len(list) < maxPage {
 			return nil
 		}
-		after = list[len(list)-1].serial
+		last = list[len(list)-1]
 	}
 }
+
+const (
+	revokedColumns = "SELECT serial, revoked_at, revoked_reason, not_after, crl_shard FROM certificates WHERE issuer_key_id = $1 AND revoked_at > 0"
+	revokedOfShard = revokedColumns + " AND crl_shard = $2 AND serial > $3 AND not_after > $4 ORDER BY serial LIMIT $5"
+	revokedOfAll   = revokedColumns + " AND (crl_shard, serial) > ($2, $3) AND not_after > $4 ORDER BY crl_shard, serial LIMIT $5"
+)
 
 // InsertCertificate adds a certificate and makes it findable by its names;
 // ErrConflict when the serial is taken. A planned one is the caller's to sign
 // until claimedUntil, then anybody's who claims it.
 func (tx *Tx) InsertCertificate(c cert.Certificate, claimedUntil time.Time) error {
 	err := tx.insert("INSERT INTO certificates ("+certificateColumns+`, claimed_until)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18) ON CONFLICT DO NOTHING`,
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20) ON CONFLICT DO NOTHING`,
 		hexed(c.Serial), string(c.State), string(c.Order), string(c.Account), c.Directory, c.Profile, c.Issuer, hexed(c.IssuerKeyID),
 		encodeIdentifiers(c.Names), notNil(c.DER), hexed(c.KeyHash), micros(c.NotBefore), micros(c.NotAfter), micros(c.PlannedAt),
-		micros(c.Revoked.At), int64(c.Revoked.Reason), string(c.ReplacedBy), micros(claimedUntil))
+		micros(c.Revoked.At), int64(c.Revoked.Reason), string(c.ReplacedBy), int64(c.CRLShard), c.Client, micros(claimedUntil))
 	if err != nil {
 		return err
 	}
@@ -141,10 +154,10 @@ func (tx *Tx) InsertCertificate(c cert.Certificate, claimedUntil time.Time) erro
 	return nil
 }
 
-// IssueCertificate turns a planned certificate into an issued one. False: it
-// isn't planned (any more).
+// IssueCertificate turns a planned certificate into an issued one, for which
+// its client waits no more. False: it isn't planned (any more).
 func (tx *Tx) IssueCertificate(serial cert.Serial, der []byte) (bool, error) {
-	return tx.changed("UPDATE certificates SET state = 'issued', der = $2, claimed_until = 0 WHERE serial = $1 AND state = 'planned'",
+	return tx.changed("UPDATE certificates SET state = 'issued', der = $2, client = '', claimed_until = 0 WHERE serial = $1 AND state = 'planned'",
 		hexed(serial), notNil(der))
 }
 
@@ -199,14 +212,32 @@ func (tx *Tx) deleteNames(c named) error {
 	return nil
 }
 
-// ClaimPlans takes planned certificates that nobody works on, for as long as
-// the lease; whoever else asks meanwhile gets others.
-func (tx *Tx) ClaimPlans(now time.Time, lease time.Duration, limit int) ([]cert.Certificate, error) {
+// ClaimPlans takes planned certificates that nobody works on, of those that
+// these keys are to sign, for as long as the lease; whoever else asks meanwhile
+// gets others. nil is all keys, an empty list none.
+func (tx *Tx) ClaimPlans(now time.Time, lease time.Duration, limit int, keyIDs []string) ([]cert.Certificate, error) {
+	if keyIDs != nil && len(keyIDs) == 0 {
+		return nil, nil
+	}
+	condition, keys := ofKeys(4, keyIDs)
 	// The outer conditions repeat the inner ones, as in ClaimValidations.
 	return all(context.Background(), &tx.queries, scanCertificate, `UPDATE certificates SET claimed_until = $1
-		WHERE serial IN (SELECT serial FROM certificates WHERE state = 'planned' AND claimed_until < $2 ORDER BY claimed_until LIMIT $3)
+		WHERE serial IN (SELECT serial FROM certificates WHERE state = 'planned' AND claimed_until < $2`+condition+` ORDER BY claimed_until LIMIT $3)
 		AND state = 'planned' AND claimed_until < $2 RETURNING `+certificateColumns,
-		micros(now.Add(lease)), micros(now), int64(bound(limit)))
+		append([]any{micros(now.Add(lease)), micros(now), int64(bound(limit))}, keys...)...)
+}
+
+// ofKeys is the condition that a row is of one of the issuing keys, with
+// arguments from that number on; nothing for nil.
+func ofKeys(first int, keyIDs []string) (condition string, args []any) {
+	if keyIDs == nil {
+		return "", nil
+	}
+	list, count := placeholders(first, len(keyIDs))
+	for i := range count {
+		args = append(args, hexed(keyIDs[min(i, len(keyIDs)-1)])) // the last one fills what is left
+	}
+	return " AND issuer_key_id IN (" + list + ")", args
 }
 
 // HoldPlan keeps a planned certificate ours until then. False: it isn't
@@ -216,11 +247,23 @@ func (tx *Tx) HoldPlan(serial cert.Serial, until time.Time) (bool, error) {
 		hexed(serial), micros(until), micros(tx.now))
 }
 
-// RevokeCertificate revokes a certificate. False: it was revoked before, or
-// isn't there.
+// RevokeCertificate revokes a certificate, deletes what OCSP said good of it,
+// and sends a notice of TopicRevoked. False: it was revoked before, or isn't
+// there.
 func (tx *Tx) RevokeCertificate(serial cert.Serial, r cert.Revoked) (bool, error) {
-	return tx.changed("UPDATE certificates SET revoked_at = $2, revoked_reason = $3 WHERE serial = $1 AND revoked_at = 0",
+	issuerKeyID, err := one(context.Background(), &tx.queries, func(rows engine.Row, id *hexed) error { return rows.Scan(id) },
+		"UPDATE certificates SET revoked_at = $2, revoked_reason = $3 WHERE serial = $1 AND revoked_at = 0 RETURNING issuer_key_id",
 		hexed(serial), micros(r.At), int64(r.Reason))
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if err := tx.withdrawOCSP(serial); err != nil {
+		return false, err
+	}
+	return true, tx.Notify(TopicRevoked, string(issuerKeyID)+" "+string(serial))
 }
 
 // ReplaceCertificate marks a certificate as replaced by an order (RFC 9773

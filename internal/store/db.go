@@ -55,15 +55,17 @@ type DB struct {
 	clock  func() time.Time
 	stats  *engine.Counters
 	chain  *chain // the audit chain's end, the writer's; nil on PostgreSQL, where it is sequenced later
+	ears   ears
 }
 
 // Tx is one write transaction. It is valid until the function handed to
 // Update returns, and for that function's goroutine only.
 type Tx struct {
 	queries
-	tx    *engine.Tx
-	now   time.Time
-	chain *chain // the DB's
+	tx      *engine.Tx
+	now     time.Time
+	chain   *chain   // the DB's
+	notices []Notice // to be sent
 }
 
 // Now is the transaction's time, the same at every call.
@@ -165,7 +167,7 @@ func (db *DB) Stats() Stats {
 }
 
 // Update runs fn in a write transaction and returns when its changes are on
-// disk, or when there are none to come: an error of fn's rolls back what fn
+// disk and its notices are heard here, or when there are none to come: an error of fn's rolls back what fn
 // did and is returned as it is. It blocks for its turn and for the commit;
 // ctx ends only the wait before fn starts, and on PostgreSQL its deadline the
 // transaction too, as a lost connection would. fn must not block, since on SQLite
@@ -175,9 +177,15 @@ func (db *DB) Stats() Stats {
 func (db *DB) Update(ctx context.Context, fn func(*Tx) error) error {
 	db.stats.Waiting.Add(1)
 	defer db.stats.Waiting.Add(-1)
-	return db.engine.Update(ctx, func(t *engine.Tx) error {
-		return fn(&Tx{queries: queries{run: t}, tx: t, now: t.Now(), chain: db.chain})
+	var last *Tx
+	err := db.engine.Update(ctx, func(t *engine.Tx) error {
+		last = &Tx{queries: queries{run: t}, tx: t, now: t.Now(), chain: db.chain}
+		return fn(last)
 	})
+	if err == nil {
+		db.ears.tell(last.notices)
+	}
+	return err
 }
 
 // Reading lets the reads of one request go on before what they saw is on disk;

@@ -11,20 +11,16 @@ import (
 
 // ValidationsDue reports whether ClaimValidations would find anything.
 func (q *queries) ValidationsDue(ctx context.Context, now time.Time) (bool, error) {
-	return q.due(ctx, `SELECT 1 FROM authorizations WHERE processing AND next_at <= $1 AND claimed_until < $1 AND status = 'pending' LIMIT 1`, now)
+	return q.exists(ctx, `SELECT 1 FROM authorizations WHERE processing AND next_at <= $1 AND claimed_until < $1 AND status = 'pending' LIMIT 1`, micros(now))
 }
 
 // PlansDue reports whether ClaimPlans would find anything.
-func (q *queries) PlansDue(ctx context.Context, now time.Time) (bool, error) {
-	return q.due(ctx, `SELECT 1 FROM certificates WHERE state = 'planned' AND claimed_until < $1 LIMIT 1`, now)
-}
-
-func (q *queries) due(ctx context.Context, text string, now time.Time) (bool, error) {
-	_, err := one(ctx, q, scanInt, text, micros(now))
-	if errors.Is(err, ErrNotFound) {
+func (q *queries) PlansDue(ctx context.Context, now time.Time, keyIDs []string) (bool, error) {
+	if keyIDs != nil && len(keyIDs) == 0 {
 		return false, nil
 	}
-	return err == nil, err
+	condition, keys := ofKeys(2, keyIDs)
+	return q.exists(ctx, "SELECT 1 FROM certificates WHERE state = 'planned' AND claimed_until < $1"+condition+" LIMIT 1", append([]any{micros(now)}, keys...)...)
 }
 
 // LimitWait tells how long Take would refuse, without taking: 0 if it wouldn't.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/chancery-pki/chancery/internal/audit"
 	"github.com/chancery-pki/chancery/internal/store"
+	"github.com/chancery-pki/chancery/internal/store/nonce"
 	"github.com/chancery-pki/chancery/internal/store/storetest"
 )
 
@@ -69,6 +70,26 @@ func replicas(t *testing.T, clock func() time.Time) (a, b *store.DB) {
 	return open(t, o), open(t, o)
 }
 
+func nonces(t testing.TB, db *store.DB) *store.Nonces {
+	t.Helper()
+	n, err := db.Nonces(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func use(t testing.TB, n *store.Nonces, nonce string, want bool) {
+	t.Helper()
+	got, err := n.Use(t.Context(), nonce)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != want {
+		t.Errorf("Use = %v, want %v", got, want)
+	}
+}
+
 // Every replica takes what any handed out, each nonce once.
 func TestPostgresNonces(t *testing.T) {
 	onPostgres(t, func(t *testing.T) {
@@ -111,12 +132,12 @@ func TestPostgresNonces(t *testing.T) {
 		}
 		// An epoch later, old ones are taken still; two later, no more.
 		first := a.New()
-		move(store.EpochLife)
+		move(nonce.EpochLife)
 		second := a.New()
 		use(t, b, second, true)
 		use(t, b, first, true)
 		third := b.New()
-		move(store.EpochLife)
+		move(nonce.EpochLife)
 		use(t, a, a.New(), true)
 		use(t, b, third, true)
 		use(t, a, first, false)

@@ -14,6 +14,13 @@ func (tx *Tx) PutSecret(name string, value []byte) error {
 	return err
 }
 
+// RaiseNumber makes a number at least so great; one that is greater stays.
+func (tx *Tx) RaiseNumber(name string, atLeast int64) error {
+	_, err := tx.exec(`INSERT INTO numbers (name, value) VALUES ($1, $2)
+		ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE numbers.value < excluded.value`, name, atLeast)
+	return err
+}
+
 // NextNumber returns a number that is larger than any it returned for the
 // name before, and at least atLeast: for CRLs, whose numbers must not go back
 // (RFC 5280 section 5.2.3), not after a restore either.

@@ -7,7 +7,8 @@
 // On SQLite one connection writes, and one of the callers commits for all that
 // came meanwhile, so that they share one sync (writer.go); short reads go by
 // the same connection, and nobody is shown what isn't on disk (reading.go). On PostgreSQL each call has its own transaction, READ COMMITTED, which
-// runs again when the server ended it in favour of another.
+// runs again when the server ended it in favour of another. Notices go by LISTEN
+// and NOTIFY there (listen.go).
 //
 // It may import the standard library and the two drivers.
 package engine

@@ -23,24 +23,12 @@ type pool struct{ *sql.DB }
 // openPool makes a pool, which connects when it is used. The generation is
 // shared by the pools to one server; see [line].
 func openPool(dsn string, connections int, silence time.Duration, generation *atomic.Int64, parameters map[string]string) (*pool, error) {
-	c, err := pgx.ParseConfig(dsn)
+	c, err := connectionSettings(dsn)
 	if err != nil {
-		return nil, err // pgx leaves the password out
-	}
-	for name, value := range map[string]string{
-		"application_name":                    "chancery",
-		"statement_timeout":                   postgresStatementTimeout,
-		"idle_in_transaction_session_timeout": postgresIdleTimeout,
-	} {
-		if _, ok := c.RuntimeParams[name]; !ok {
-			c.RuntimeParams[name] = value
-		}
+		return nil, err
 	}
 	for name, value := range parameters {
 		c.RuntimeParams[name] = value
-	}
-	if c.ConnectTimeout == 0 {
-		c.ConnectTimeout = postgresConnectTimeout
 	}
 	dial := c.DialFunc
 	c.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -58,6 +46,27 @@ func openPool(dsn string, connections int, silence time.Duration, generation *at
 	p.SetConnMaxIdleTime(5 * time.Minute)
 	p.SetConnMaxLifetime(time.Hour) // so that a balancer in between can move us
 	return p, nil
+}
+
+// connectionSettings are those of every connection.
+func connectionSettings(dsn string) (*pgx.ConnConfig, error) {
+	c, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		return nil, err // pgx leaves the password out
+	}
+	for name, value := range map[string]string{
+		"application_name":                    "chancery",
+		"statement_timeout":                   postgresStatementTimeout,
+		"idle_in_transaction_session_timeout": postgresIdleTimeout,
+	} {
+		if _, ok := c.RuntimeParams[name]; !ok {
+			c.RuntimeParams[name] = value
+		}
+	}
+	if c.ConnectTimeout == 0 {
+		c.ConnectTimeout = postgresConnectTimeout
+	}
+	return c, nil
 }
 
 // taken is a connection that somebody has for himself.

@@ -32,6 +32,7 @@ const (
 // for the disk.
 type Postgres struct {
 	Config
+	dsn   string
 	pool  *pool
 	hasty *pool
 }
@@ -39,7 +40,7 @@ type Postgres struct {
 // OpenPostgres connects and migrates. A server older than 13 is refused, and
 // one that may lose commits unless UnsafeSync is set.
 func OpenPostgres(ctx context.Context, dsn string, c Config) (_ *Postgres, err error) {
-	e := &Postgres{Config: c}
+	e := &Postgres{Config: c, dsn: dsn}
 	defer func() {
 		if err != nil {
 			e.Close()

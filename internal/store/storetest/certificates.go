@@ -128,9 +128,9 @@ func testPlans(t *testing.T, f *fixture) {
 	claim := func(want ...cert.Serial) {
 		t.Helper()
 		var got []cert.Serial
-		equal(t, must(f.db.PlansDue(ctx, f.Now())).or(t), len(want) > 0)
+		equal(t, must(f.db.PlansDue(ctx, f.Now(), nil)).or(t), len(want) > 0)
 		f.update(func(tx *store.Tx) error {
-			list, err := tx.ClaimPlans(tx.Now(), time.Minute, 10)
+			list, err := tx.ClaimPlans(tx.Now(), time.Minute, 10, nil)
 			for _, c := range list {
 				got = append(got, c.Serial)
 			}
@@ -197,7 +197,7 @@ func testRevocation(t *testing.T, f *fixture) {
 	equal(t, must(f.db.Certificate(ctx, c.Serial)).or(t).Revoked, cert.Revoked{At: at, Reason: cert.KeyCompromise})
 
 	list := func(fail error) (serials []cert.Serial, err error) {
-		err = f.db.RevokedCertificates(ctx, issuerKey, f.Now(), func(s cert.Serial, revoked time.Time, reason cert.Reason, notAfter time.Time) error {
+		err = f.db.RevokedCertificates(ctx, issuerKey, store.AllShards, f.Now(), func(s cert.Serial, revoked time.Time, reason cert.Reason, notAfter time.Time) error {
 			if s == c.Serial && (!revoked.Equal(at) || reason != cert.KeyCompromise || !notAfter.Equal(c.NotAfter)) {
 				t.Errorf("revoked %v for %v until %v", revoked, reason, notAfter)
 			}

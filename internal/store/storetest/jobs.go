@@ -156,6 +156,10 @@ func testNumbers(t *testing.T, f *fixture) {
 		equal(t, n, int64(7))
 		return err
 	})
+	for _, step := range []struct{ atLeast, want int64 }{{3, 3}, {2, 3}, {3, 3}, {1 << 40, 1 << 40}, {0, 1 << 40}} {
+		f.update(func(tx *store.Tx) error { return tx.RaiseNumber("highest", step.atLeast) })
+		equal(t, must(f.db.Number(t.Context(), "highest")).or(t), step.want)
+	}
 
 	_, err := f.db.Secret(t.Context(), "s")
 	wantError(t, err, store.ErrNotFound)

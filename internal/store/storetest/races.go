@@ -143,7 +143,7 @@ func testRacedClaims(t *testing.T, f *fixture) {
 				for _, a := range validations {
 					got = append(got, string(a.ID))
 				}
-				plans, err := tx.ClaimPlans(now, time.Hour, 7)
+				plans, err := tx.ClaimPlans(now, time.Hour, 7, nil)
 				for _, c := range plans {
 					got = append(got, string(c.Serial))
 				}

@@ -1,4 +1,4 @@
-package store
+package nonce
 
 import (
 	"context"
@@ -24,13 +24,13 @@ import (
 // used, nobody can make one up, and one from before a restart is told from a
 // used one without having been remembered.
 const (
-	nonceTag    = 8
-	nonceSigned = nonceTag + 8
-	nonceLength = nonceSigned + 16
+	tagLength = 8
+	signed    = tagLength + 8
+	length    = signed + 16
 )
 
-// Nonces hands out nonces and takes each back once. Safe for concurrent use.
-type Nonces struct {
+// Set hands out nonces and takes each back once. Safe for concurrent use.
+type Set struct {
 	epochs atomic.Pointer[[]*epoch] // newest first; never empty, never changed in place
 	memory *usedNonces              // SQLite
 	shared *sharedNonces            // PostgreSQL
@@ -39,12 +39,12 @@ type Nonces struct {
 // epoch is a key and the numbers handed out under it.
 type epoch struct {
 	number int64
-	tag    [nonceTag]byte
+	tag    [tagLength]byte
 	macs   sync.Pool     // of hash.Hash
 	next   atomic.Uint64 // the counter of the next nonce
 }
 
-func newEpoch(number int64, tag [nonceTag]byte, key []byte, first uint64) *epoch {
+func newEpoch(number int64, tag [tagLength]byte, key []byte, first uint64) *epoch {
 	e := &epoch{number: number, tag: tag}
 	e.macs.New = func() any { return hmac.New(sha256.New, key) }
 	e.next.Store(first)
@@ -52,46 +52,40 @@ func newEpoch(number int64, tag [nonceTag]byte, key []byte, first uint64) *epoch
 }
 
 // seal writes the MAC of b's first part into its last.
-func (e *epoch) seal(b *[nonceLength]byte) {
+func (e *epoch) seal(b *[length]byte) {
 	h := e.macs.Get().(hash.Hash)
 	h.Reset()
-	h.Write(b[:nonceSigned])
+	h.Write(b[:signed])
 	var sum [sha256.Size]byte
-	copy(b[nonceSigned:], h.Sum(sum[:0]))
+	copy(b[signed:], h.Sum(sum[:0]))
 	e.macs.Put(h)
 }
 
-// nonceEncoding is strict, so that a nonce has one spelling.
-var nonceEncoding = base64.RawURLEncoding.Strict()
+// encoding is strict, so that a nonce has one spelling.
+var encoding = base64.RawURLEncoding.Strict()
 
-// Nonces starts handing out nonces. On SQLite the used ones are remembered in
-// memory, at most 8 MiB, and each call starts a new epoch; a nonce is taken
-// for at least an hour, unless more than 64 million are handed out in one. On
-// PostgreSQL all replicas share an epoch for 70 minutes and take those of the
-// one before.
-func (db *DB) Nonces(ctx context.Context) (*Nonces, error) {
-	n := &Nonces{}
-	p, ok := db.engine.(*engine.Postgres)
-	if !ok {
-		tag, key := randomEpoch()
-		n.epochs.Store(&[]*epoch{newEpoch(0, tag, key, 0)})
-		n.memory = &usedNonces{clock: db.clock}
-		return n, nil
-	}
+// InMemory starts handing out nonces of one process. The used ones are
+// remembered in at most 8 MiB, and each call starts a new epoch; a nonce is
+// taken for at least an hour, unless more than 64 million are handed out in
+// one.
+func InMemory(clock func() time.Time) *Set {
+	tag, key := randomEpoch()
+	n := &Set{memory: &usedNonces{clock: clock}}
+	n.epochs.Store(&[]*epoch{newEpoch(0, tag, key, 0)})
+	return n
+}
+
+// Shared starts handing out nonces for one of several replicas on a
+// PostgreSQL: all share an epoch for 70 minutes and take those of the one
+// before. Each start of a replica gives a number that none gave before. It
+// blocks for two statements or so; an error is the database's.
+func Shared(ctx context.Context, db *engine.Postgres, clock func() time.Time, start int64) (*Set, error) {
 	// Each replica counts in a range of its own, new at every start.
-	n.shared = &sharedNonces{clock: db.clock, db: p, pool: queries{run: p.Hasty()}}
-	err := db.Update(ctx, func(tx *Tx) error {
-		r, err := tx.NextNumber("nonce.range", 1)
-		n.shared.first = uint64(r%nonceRanges) << nonceRangeBits
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
+	n := &Set{shared: &sharedNonces{clock: clock, db: db, first: uint64(start%nonceRanges) << nonceRangeBits}}
 	return n, n.refresh(ctx)
 }
 
-func randomEpoch() (tag [nonceTag]byte, key []byte) {
+func randomEpoch() (tag [tagLength]byte, key []byte) {
 	key = make([]byte, sha256.Size)
 	rand.Read(tag[:]) // never fails (crypto/rand)
 	rand.Read(key)
@@ -100,7 +94,7 @@ func randomEpoch() (tag [nonceTag]byte, key []byte) {
 
 // New returns a fresh nonce of 43 characters. It touches the database only
 // on PostgreSQL after minutes without a request.
-func (n *Nonces) New() string {
+func (n *Set) New() string {
 	if n.shared != nil {
 		n.keepFresh()
 	}
@@ -109,46 +103,46 @@ func (n *Nonces) New() string {
 	if n.memory != nil {
 		n.memory.handedOut(counter)
 	}
-	var b [nonceLength]byte
+	var b [length]byte
 	copy(b[:], e.tag[:])
-	binary.BigEndian.PutUint64(b[nonceTag:], counter)
+	binary.BigEndian.PutUint64(b[tagLength:], counter)
 	e.seal(&b)
-	return nonceEncoding.EncodeToString(b[:])
+	return encoding.EncodeToString(b[:])
 }
 
 // Use takes a nonce back. False: it isn't ours, too old, or was used before.
 // On PostgreSQL it blocks for one statement; an error is the database's.
-func (n *Nonces) Use(ctx context.Context, nonce string) (bool, error) {
-	var b [nonceLength]byte
-	if len(nonce) != nonceEncoding.EncodedLen(nonceLength) {
+func (n *Set) Use(ctx context.Context, nonce string) (bool, error) {
+	var b [length]byte
+	if len(nonce) != encoding.EncodedLen(length) {
 		return false, nil
 	}
-	if _, err := nonceEncoding.Decode(b[:], []byte(nonce)); err != nil {
+	if _, err := encoding.Decode(b[:], []byte(nonce)); err != nil {
 		return false, nil
 	}
-	e := n.epoch(b[:nonceTag])
+	e := n.epoch(b[:tagLength])
 	if e == nil && n.shared != nil && n.shared.strange.due(n.shared.clock(), nonceRetry) {
 		if err := n.refresh(ctx); err != nil {
 			return false, err
 		}
-		e = n.epoch(b[:nonceTag])
+		e = n.epoch(b[:tagLength])
 	}
 	if e == nil {
 		return false, nil
 	}
 	given := b
 	e.seal(&b)
-	if subtle.ConstantTimeCompare(given[nonceSigned:], b[nonceSigned:]) != 1 {
+	if subtle.ConstantTimeCompare(given[signed:], b[signed:]) != 1 {
 		return false, nil
 	}
-	counter := binary.BigEndian.Uint64(b[nonceTag:])
+	counter := binary.BigEndian.Uint64(b[tagLength:])
 	if n.memory != nil {
 		return n.memory.take(counter), nil
 	}
 	return n.takeShared(ctx, e, counter)
 }
 
-func (n *Nonces) epoch(tag []byte) *epoch {
+func (n *Set) epoch(tag []byte) *epoch {
 	for _, e := range *n.epochs.Load() {
 		if string(e.tag[:]) == string(tag) {
 			return e
@@ -226,8 +220,7 @@ func (u *usedNonces) take(counter uint64) bool {
 type sharedNonces struct {
 	clock func() time.Time
 	db    *engine.Postgres
-	pool  queries // of db, whose commits don't wait for the disk
-	first uint64  // the start of this replica's range
+	first uint64 // the start of this replica's range
 
 	looked  atomic.Int64 // when the epochs were last read, unix microseconds
 	tried   pace         // reading them beside the requests
@@ -250,22 +243,23 @@ type pace struct{ last atomic.Int64 } // unix microseconds
 // due reports whether it is time again, to one caller.
 func (p *pace) due(now time.Time, every time.Duration) bool {
 	last := p.last.Load()
-	return micros(now)-last >= every.Microseconds() && p.last.CompareAndSwap(last, micros(now))
+	return now.UnixMicro()-last >= every.Microseconds() && p.last.CompareAndSwap(last, now.UnixMicro())
 }
 
 const (
 	nonceRangeBits = 40      // nonces of one replica in one epoch
 	nonceRanges    = 1 << 22 // the counter fits a BIGINT
 
-	// An epoch is the newest for nonceEpoch and taken for as long again,
-	// which leaves a nonce its hour even where a replica learns of the next
-	// epoch nonceLook late.
-	nonceEpoch = 70 * time.Minute
 	nonceLook  = 30 * time.Second // how often the epochs are read, beside the requests
 	nonceStale = 5 * time.Minute  // after such a silence they are read first
 	nonceAwait = 2 * time.Second  // but no longer than so: the nonce may still be good
 	nonceRetry = time.Second      // how often an unknown epoch, which may be made up, makes us look
 )
+
+// EpochLife is how long an epoch of replicas is the newest. It is taken for as
+// long again, which leaves a nonce its hour even where a replica learns of the
+// next epoch nonceLook late.
+const EpochLife = 70 * time.Minute
 
 func (s *sharedNonces) due(after time.Duration) bool {
 	return s.clock().Sub(time.UnixMicro(s.looked.Load())) >= after
@@ -274,7 +268,7 @@ func (s *sharedNonces) due(after time.Duration) bool {
 // keepFresh reads the epochs now and then: beside the request, except after a
 // long silence, when the one we know may be gone. Failing changes nothing; the
 // nonce then handed out may be refused, for which clients have badNonce.
-func (n *Nonces) keepFresh() {
+func (n *Set) keepFresh() {
 	s := n.shared
 	if !s.due(nonceLook) || !s.tried.due(s.clock(), nonceLook) {
 		return
@@ -294,14 +288,10 @@ type storedEpoch struct {
 	tag, key          []byte
 }
 
-func scanEpoch(rows engine.Row, e *storedEpoch) error {
-	return rows.Scan(&e.number, &e.tag, &e.key, &e.startedAt)
-}
-
 // refresh reads the newest two epochs, beginning one when there is none (the
 // table is empty after a crash) or the newest is old. It may return the answer
 // of a refresh that was under way.
-func (n *Nonces) refresh(ctx context.Context) error {
+func (n *Set) refresh(ctx context.Context) error {
 	s := n.shared
 	s.mu.Lock()
 	r := s.reading
@@ -325,14 +315,14 @@ func (n *Nonces) refresh(ctx context.Context) error {
 	}
 }
 
-func (n *Nonces) readEpochs(ctx context.Context) error {
+func (n *Set) readEpochs(ctx context.Context) error {
 	s := n.shared
 	now := s.clock()
 	stored, err := s.read(ctx)
 	if err != nil {
 		return err
 	}
-	if len(stored) == 0 || now.Sub(fromMicros(stored[0].startedAt)) >= nonceEpoch {
+	if len(stored) == 0 || now.Sub(time.UnixMicro(stored[0].startedAt)) >= EpochLife {
 		if err := s.begin(stored, now); err != nil {
 			return err
 		}
@@ -350,19 +340,29 @@ func (n *Nonces) readEpochs(ctx context.Context) error {
 		if i >= 0 {
 			epochs = append(epochs, known[i])
 		} else {
-			epochs = append(epochs, newEpoch(row.number, [nonceTag]byte(row.tag), row.key, s.first))
+			epochs = append(epochs, newEpoch(row.number, [tagLength]byte(row.tag), row.key, s.first))
 		}
 	}
 	if len(epochs) == 0 {
-		return fmt.Errorf("%w: the nonce epochs vanish", ErrUnavailable)
+		return fmt.Errorf("%w: the nonce epochs vanish", engine.ErrUnavailable)
 	}
 	n.epochs.Store(&epochs)
-	s.looked.Store(micros(now))
+	s.looked.Store(now.UnixMicro())
 	return nil
 }
 
-func (s *sharedNonces) read(ctx context.Context) ([]storedEpoch, error) {
-	return all(ctx, &s.pool, scanEpoch, "SELECT epoch, tag, mac_key, started_at FROM nonce_epochs WHERE length(tag) = 8 ORDER BY epoch DESC LIMIT 2")
+// hasty runs statements whose commits don't wait for the disk.
+func (s *sharedNonces) hasty() engine.Runner { return s.db.Hasty() }
+
+func (s *sharedNonces) read(ctx context.Context) (list []storedEpoch, err error) {
+	const text = "SELECT epoch, tag, mac_key, started_at FROM nonce_epochs WHERE length(tag) = 8 ORDER BY epoch DESC LIMIT 2"
+	err = s.hasty().Query(ctx, text, nil, func(row engine.Row) error {
+		var e storedEpoch
+		err := row.Scan(&e.number, &e.tag, &e.key, &e.startedAt)
+		list = append(list, e)
+		return err
+	})
+	return list, err
 }
 
 // begin adds an epoch and drops those before the previous one. Of replicas
@@ -370,24 +370,24 @@ func (s *sharedNonces) read(ctx context.Context) ([]storedEpoch, error) {
 func (s *sharedNonces) begin(stored []storedEpoch, now time.Time) error {
 	// Never a number that was used before: marks of an epoch which a
 	// crash's remains might bear are not this one's.
-	number := micros(now)
+	number := now.UnixMicro()
 	if len(stored) > 0 {
 		number = stored[0].number + 1
 	}
 	tag, key := randomEpoch()
-	if _, err := s.pool.exec("INSERT INTO nonce_epochs (epoch, tag, mac_key, started_at) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
-		number, tag[:], key, micros(now)); err != nil {
+	if _, err := s.hasty().Exec("INSERT INTO nonce_epochs (epoch, tag, mac_key, started_at) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+		[]any{number, tag[:], key, now.UnixMicro()}); err != nil {
 		return err
 	}
-	if _, err := s.pool.exec("DELETE FROM nonce_epochs WHERE epoch < $1", number-1); err != nil {
+	if _, err := s.hasty().Exec("DELETE FROM nonce_epochs WHERE epoch < $1", []any{number - 1}); err != nil {
 		return err
 	}
 	// The marks stay an epoch longer: a statement that saw the epoch must
 	// still run into them.
 	const batch = 10_000 // keeps each statement well under its timeout
 	for {
-		n, err := s.pool.exec("DELETE FROM used_nonces WHERE (epoch, counter) IN (SELECT epoch, counter FROM used_nonces WHERE epoch < $1 LIMIT $2)",
-			number-2, int64(batch))
+		n, err := s.hasty().Exec("DELETE FROM used_nonces WHERE (epoch, counter) IN (SELECT epoch, counter FROM used_nonces WHERE epoch < $1 LIMIT $2)",
+			[]any{number - 2, int64(batch)})
 		if err != nil || n < batch {
 			return err
 		}
@@ -398,14 +398,16 @@ func (s *sharedNonces) begin(stored []storedEpoch, now time.Time) error {
 // still is in the table: a crash has emptied both. Then the epoch is given up
 // at once, so that the client, who is told badNonce, is also given a nonce
 // that will do.
-func (n *Nonces) takeShared(ctx context.Context, e *epoch, counter uint64) (bool, error) {
+func (n *Set) takeShared(ctx context.Context, e *epoch, counter uint64) (bool, error) {
 	taken, err := n.shared.db.ExecHasty(ctx, `INSERT INTO used_nonces (epoch, counter)
 		SELECT $1, $2 WHERE EXISTS (SELECT 1 FROM nonce_epochs WHERE epoch = $1 AND tag = $3) ON CONFLICT DO NOTHING`,
 		e.number, int64(counter), e.tag[:])
 	if err != nil || taken > 0 {
 		return taken > 0, err
 	}
-	known, err := n.shared.pool.exists(ctx, "SELECT 1 FROM nonce_epochs WHERE epoch = $1 AND tag = $2", e.number, e.tag[:])
+	known := false
+	err = n.shared.hasty().Query(ctx, "SELECT 1 FROM nonce_epochs WHERE epoch = $1 AND tag = $2", []any{e.number, e.tag[:]},
+		func(engine.Row) error { known = true; return nil })
 	if err != nil || known {
 		return false, err // used before
 	}

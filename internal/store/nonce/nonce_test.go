@@ -1,4 +1,4 @@
-package store_test
+package nonce_test
 
 import (
 	"strings"
@@ -7,21 +7,12 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/chancery-pki/chancery/internal/store"
+	"github.com/chancery-pki/chancery/internal/store/nonce"
 )
 
-func nonces(t testing.TB, db *store.DB) *store.Nonces {
+func use(t testing.TB, n *nonce.Set, text string, want bool) {
 	t.Helper()
-	n, err := db.Nonces(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
-}
-
-func use(t testing.TB, n *store.Nonces, nonce string, want bool) {
-	t.Helper()
-	got, err := n.Use(t.Context(), nonce)
+	got, err := n.Use(t.Context(), text)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,8 +24,7 @@ func use(t testing.TB, n *store.Nonces, nonce string, want bool) {
 // A restart begins a new epoch: what was handed out before is refused, since
 // nobody remembers whether it was used.
 func TestNoncesRestart(t *testing.T) {
-	db := open(t, store.Options{DSN: dsn(t, "sqlite")})
-	before, after := nonces(t, db), nonces(t, db)
+	before, after := nonce.InMemory(time.Now), nonce.InMemory(time.Now)
 	n := before.New()
 	use(t, after, n, false)
 	use(t, before, n, true)
@@ -44,9 +34,7 @@ func TestNoncesRestart(t *testing.T) {
 // unless the bound makes it.
 func TestNoncesMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		db := open(t, store.Options{DSN: dsn(t, "sqlite")})
-		defer db.Close() // its goroutine belongs to the bubble
-		n := nonces(t, db)
+		n := nonce.InMemory(time.Now)
 		old := n.New()
 		n.HandOut(10 << 20)
 		time.Sleep(59 * time.Minute)
@@ -59,7 +47,7 @@ func TestNoncesMemory(t *testing.T) {
 		use(t, n, old, false) // forgotten, and refused
 		use(t, n, kept, true)
 		n.HandOut(200 << 20)
-		if m := n.NonceMemory(); m > 8<<20 {
+		if m := n.Memory(); m > 8<<20 {
 			t.Errorf("used nonces take %d bytes, want at most 8 MiB", m)
 		}
 		use(t, n, n.New(), true)
@@ -67,8 +55,7 @@ func TestNoncesMemory(t *testing.T) {
 }
 
 func FuzzNonce(f *testing.F) {
-	db := open(f, store.Options{DSN: dsn(f, "sqlite")})
-	n := nonces(f, db)
+	n := nonce.InMemory(time.Now)
 	f.Add("")
 	f.Add(n.New()[1:])
 	f.Add(strings.Repeat("A", 43))
@@ -77,7 +64,7 @@ func FuzzNonce(f *testing.F) {
 }
 
 func BenchmarkNonce(b *testing.B) {
-	n := nonces(b, openBench(b, dsn(b, "sqlite")))
+	n := nonce.InMemory(time.Now)
 	b.ReportAllocs()
 	for b.Loop() {
 		use(b, n, n.New(), true)
@@ -86,16 +73,15 @@ func BenchmarkNonce(b *testing.B) {
 
 // Many goroutines across a segment's edge: each nonce once.
 func TestNoncesParallel(t *testing.T) {
-	db := open(t, store.Options{DSN: dsn(t, "sqlite")})
-	n := nonces(t, db)
+	n := nonce.InMemory(time.Now)
 	n.HandOut(1<<20 - 1) // no more than the first segment
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {
 			for range 2000 {
-				nonce := n.New()
-				use(t, n, nonce, true)
-				use(t, n, nonce, false)
+				text := n.New()
+				use(t, n, text, true)
+				use(t, n, text, false)
 			}
 		})
 	}

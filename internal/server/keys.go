@@ -1,0 +1,304 @@
+package server
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/chancery-pki/chancery/internal/ca"
+	"github.com/chancery-pki/chancery/internal/config"
+	"github.com/chancery-pki/chancery/internal/signer"
+	"github.com/chancery-pki/chancery/internal/signer/pkcs11"
+	"github.com/chancery-pki/chancery/internal/signer/schedule"
+	"github.com/chancery-pki/chancery/internal/store"
+)
+
+const (
+	// reportEvery is how often replicas tell each other how their keys are
+	// doing: a remote key is chosen by what it said last.
+	reportEvery = 2 * time.Second
+	// reportsSince is how old a report may be to be read at all;
+	// signer.Remote has its own idea of how long one counts.
+	reportsSince = 30 * time.Second
+)
+
+// keyring holds the keys of a process: each has one queue, however often the
+// configuration is read.
+type keyring struct {
+	log    *slog.Logger
+	absent bool // a token that isn't there is no error: it may come
+
+	mu      sync.Mutex
+	ctx     context.Context // of watch; nil before
+	running sync.WaitGroup
+	queues  map[string]*ring          // by the URIs of a signer
+	remotes map[string]*signer.Remote // by key ID
+}
+
+// ring is one key with what it is called.
+type ring struct {
+	queue *signer.Queue
+	keyID string
+	uris  []string
+}
+
+func newKeyring(log *slog.Logger) *keyring {
+	return &keyring{log: log, queues: map[string]*ring{}, remotes: map[string]*signer.Remote{}}
+}
+
+// shares are the configured ones; new certificates get what is left.
+func shares(s config.Signing) schedule.Shares {
+	renewal, ocsp, crl := float64(s.Renewal), float64(s.OCSP), float64(s.CRL)
+	return schedule.Shares{
+		schedule.Issuance: 1 - renewal - ocsp - crl, schedule.Renewal: renewal, schedule.OCSP: ocsp, schedule.CRL: crl,
+	}
+}
+
+// where names a key's places in the configuration.
+type where struct {
+	uris          []string
+	password, pin string // files; "": none
+	path          string // of the signer in the configuration
+	certificate   *x509.Certificate
+	signing       config.Signing
+	position      func(path string, err error) error
+}
+
+// open returns the queue of a key, the one it has already or a new one.
+func (k *keyring) open(ctx context.Context, w where) (*signer.Queue, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	name := strings.Join(w.uris, " ")
+	if r := k.queues[name]; r != nil && fits(r.queue, w.certificate) { // the file may have another key by now
+		return r.queue, nil
+	}
+	var tokens []*signer.Signer
+	for _, uri := range w.uris {
+		s, err := k.token(ctx, w, uri)
+		if err != nil {
+			return nil, w.position(w.path, err)
+		}
+		tokens = append(tokens, s)
+	}
+	queue, err := signer.NewQueue(signer.QueueOptions{
+		Depth: w.signing.MaxWaiting, Shares: shares(w.signing), Logger: k.log, Stuck: time.Duration(w.signing.Stuck),
+	}, tokens...)
+	if err != nil {
+		return nil, w.position(w.path, err)
+	}
+	r := &ring{queue: queue, keyID: keyID(w.certificate), uris: w.uris}
+	k.queues[name] = r
+	if k.ctx != nil {
+		k.running.Go(func() { r.queue.Watch(k.ctx) })
+	}
+	return queue, nil
+}
+
+// token opens one token of a signer. One that isn't plugged in may come later:
+// its certificate says which key it has.
+func (k *keyring) token(ctx context.Context, w where, uri string) (*signer.Signer, error) {
+	var o signer.Options
+	secret := w.password
+	if !strings.HasPrefix(uri, "file:") {
+		secret = w.pin
+	}
+	if secret != "" {
+		o.Password = signer.PasswordFile(secret)
+	}
+	open := func(ctx context.Context) (*signer.Signer, error) {
+		s, err := signer.Open(ctx, uri, o)
+		if err != nil {
+			return nil, err
+		}
+		if !sameKey(s.Public(), w.certificate.PublicKey) {
+			return nil, fmt.Errorf("%s has another key than the one in CA certificate %q", uri, w.certificate.Subject)
+		}
+		return s, nil
+	}
+	s, err := open(ctx)
+	if err != nil && k.absent && errors.Is(err, pkcs11.ErrNotFound) {
+		k.log.Error("a signing key is not there; the server goes on without it and takes it in when it comes",
+			"key", uri, "certificate", w.certificate.Subject.String(), "error", err)
+		late := &lateKey{public: w.certificate.PublicKey, open: open, why: err}
+		return &signer.Signer{Signer: late, URI: uri, Parallel: 1}, nil
+	}
+	return s, err
+}
+
+// lateKey is a key whose token wasn't there at the start. It implements
+// signer.Key.
+type lateKey struct {
+	public crypto.PublicKey
+	open   func(context.Context) (*signer.Signer, error)
+
+	mu  sync.Mutex
+	key *signer.Signer // nil until it came
+	why error          // that it didn't
+}
+
+// Public implements crypto.Signer.
+func (l *lateKey) Public() crypto.PublicKey { return l.public }
+
+// Sign implements crypto.Signer.
+func (l *lateKey) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	l.mu.Lock()
+	key, why := l.key, l.why
+	l.mu.Unlock()
+	if key == nil {
+		return nil, why
+	}
+	return key.Sign(random, digest, opts)
+}
+
+// Reopen implements signer.Key.
+func (l *lateKey) Reopen(ctx context.Context) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.key != nil {
+		if key, ok := l.key.Signer.(signer.Key); ok {
+			return key.Reopen(ctx)
+		}
+		return nil
+	}
+	key, err := l.open(ctx)
+	if err != nil {
+		l.why = err
+		return err
+	}
+	l.key = key
+	return nil
+}
+
+// Close implements signer.Key.
+func (l *lateKey) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.key != nil {
+		if key, ok := l.key.Signer.(signer.Key); ok {
+			return key.Close()
+		}
+	}
+	return nil
+}
+
+// remote returns what stands for a key that another replica holds.
+func (k *keyring) remote(c *x509.Certificate) *signer.Remote {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	id := keyID(c)
+	if k.remotes[id] == nil {
+		k.remotes[id] = signer.NewRemote(c.PublicKey)
+	}
+	return k.remotes[id]
+}
+
+// watch brings keys back that went away, and tells the other replicas how ours
+// are doing, until ctx ends.
+func (k *keyring) watch(ctx context.Context, db *store.DB, authority *ca.Authority) {
+	k.mu.Lock()
+	k.ctx = ctx
+	for _, r := range k.queues {
+		k.running.Go(func() { r.queue.Watch(ctx) })
+	}
+	k.mu.Unlock()
+	if db.Engine() != "sqlite" { // which has no other replicas
+		tick := time.NewTicker(reportEvery)
+		defer tick.Stop()
+		for alive := true; alive; {
+			if err := k.exchange(ctx, db, authority); err != nil && ctx.Err() == nil {
+				k.log.Warn("the replicas' reports of their keys could not be exchanged", "error", err)
+			}
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				alive = false
+			}
+		}
+	}
+	<-ctx.Done()
+	k.running.Wait()
+}
+
+// report is a key's state as replicas tell it each other.
+type report struct {
+	Mean     time.Duration         `json:"mean"`
+	Parallel int                   `json:"parallel"`
+	Waiting  [schedule.Classes]int `json:"waiting"`
+	Away     string                `json:"away,omitzero"`
+}
+
+// exchange records the states of our keys and reads the others'.
+func (k *keyring) exchange(ctx context.Context, db *store.DB, authority *ca.Authority) error {
+	var ours []store.KeyState
+	now := time.Now()
+	k.mu.Lock()
+	for _, r := range k.queues {
+		s := r.queue.Stats()
+		text, err := json.Marshal(report{s.Mean, s.Parallel, s.Waiting, s.Away})
+		if err == nil {
+			ours = append(ours, store.KeyState{KeyID: r.keyID, At: now, State: string(text)})
+		}
+	}
+	remotes := len(k.remotes)
+	k.mu.Unlock()
+	if len(ours) > 0 {
+		if err := authority.ReportKeys(ctx, ours); err != nil {
+			return err
+		}
+	}
+	if remotes == 0 {
+		return nil
+	}
+	states, err := db.KeyStates(ctx, now.Add(-reportsSince))
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(states, func(a, b store.KeyState) int { return a.At.Compare(b.At) }) // the newest counts
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, state := range states {
+		var r report
+		if remote := k.remotes[state.KeyID]; remote != nil && json.Unmarshal([]byte(state.State), &r) == nil {
+			remote.Report(signer.State{At: state.At, Mean: r.Mean, Parallel: r.Parallel, Waiting: r.Waiting, Away: r.Away})
+		}
+	}
+	return nil
+}
+
+// all returns the open keys, in a fixed order.
+func (k *keyring) all() []*ring {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.SortedFunc(maps.Values(k.queues), func(a, b *ring) int { return strings.Compare(a.keyID, b.keyID) })
+}
+
+// find returns the queue of a key, nil if it isn't here, and its URIs.
+func (k *keyring) find(id string) (*signer.Queue, []string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, r := range k.queues {
+		if r.keyID == id {
+			return r.queue, r.uris
+		}
+	}
+	return nil, nil
+}
+
+// sameKey reports whether two public keys are one.
+func sameKey(a, b crypto.PublicKey) bool {
+	key, ok := a.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && key.Equal(b)
+}
+
+// fits reports whether the key is that of the certificate.
+func fits(q *signer.Queue, c *x509.Certificate) bool { return sameKey(q.Public(), c.PublicKey) }

@@ -1,0 +1,19 @@
+package pkcs11
+
+import "errors"
+
+// Errors that callers tell apart. What wraps them names the token and says
+// what to do; none holds a PIN.
+var (
+	// ErrPIN is wrapped when there is no PIN, the token refused it now or
+	// earlier, or the token is locked. Trying again with the same PIN is
+	// pointless and does nothing.
+	ErrPIN = errors.New("PIN")
+	// ErrGone is wrapped when the token doesn't answer any more, or forgot
+	// this process: pulled out, restarted, logged out. Reopen may help.
+	ErrGone = errors.New("token is gone")
+	// ErrAmbiguous is wrapped when several tokens or keys match one URI.
+	ErrAmbiguous = errors.New("more than one match")
+	// ErrNotFound is wrapped when no token or key matches the URI.
+	ErrNotFound = errors.New("not found")
+)

@@ -1,0 +1,83 @@
+package signer
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// Reservation is a place at a key that was chosen for a signature still to
+// come, so that others who choose meanwhile count with it. It holds no turn: a
+// key that is free signs for whoever comes first.
+type Reservation struct {
+	request Request
+	at      holder
+	done    atomic.Bool
+	waiter  *waiter // of the Sign that used it up, if it waits; the queue's mutex guards it
+}
+
+// holder is a key that reservations are at: a *Queue or a *Remote.
+type holder interface {
+	release(*Reservation)               // it won't be used
+	handOver(*Reservation)              // its request went to another replica
+	remains(*Reservation) time.Duration // until its signature is there
+}
+
+// Cancel gives the place back, if Sign hasn't used it up. It may be called
+// often, and on nil.
+func (r *Reservation) Cancel() {
+	if r != nil && !r.done.Swap(true) {
+		r.at.release(r)
+	}
+}
+
+// HandedOver says that the request went to the replica that holds the key: the
+// place stays counted until that replica has reported again. For a key held
+// here it is Cancel. It may be called often, and on nil.
+func (r *Reservation) HandedOver() {
+	if r != nil && !r.done.Swap(true) {
+		r.at.handOver(r)
+	}
+}
+
+// Wait estimates how long it takes until the signature is there that the place
+// is for: as if it were asked for now, or what is left once Sign has begun; 0
+// when its turn has come or it was cancelled, and on nil.
+func (r *Reservation) Wait() time.Duration {
+	if r == nil {
+		return 0
+	}
+	return r.at.remains(r)
+}
+
+// Reserve counts one more signature that will be asked for.
+func (q *Queue) Reserve(r Request) *Reservation {
+	r.Reservation = nil
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.reserved[r.Class]++
+	return &Reservation{request: r, at: q}
+}
+
+func (q *Queue) release(r *Reservation) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.reserved[r.request.Class]--
+}
+
+func (q *Queue) handOver(r *Reservation) { q.release(r) }
+
+func (q *Queue) remains(r *Reservation) time.Duration {
+	now := time.Now()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !r.done.Load() {
+		asked := r.request
+		asked.Reservation = r
+		return q.expect(&asked, now).Wait
+	}
+	if r.waiter == nil || r.waiter.done {
+		return 0
+	}
+	slots, _ := q.slots(now)
+	return slots.Wait(len(q.again) + q.line.Ahead(&r.waiter.turn))
+}

@@ -1,0 +1,110 @@
+package signer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// How long Watch waits before it tries a token again: at first, and at most.
+const (
+	reopenFirst = time.Second
+	reopenMost  = 30 * time.Second
+)
+
+// Watch brings tokens back that went away: it opens them again, at first after
+// a second, then twice as long each time up to 30 s. A token that hangs isn't
+// touched until its driver answers. Watch blocks until ctx ends; there is one
+// at a time for a queue.
+func (q *Queue) Watch(ctx context.Context) {
+	var all sync.WaitGroup
+	for _, t := range q.tokens {
+		if t.key != nil {
+			all.Go(func() { q.watch(ctx, t) })
+		}
+	}
+	all.Wait()
+	<-ctx.Done() // keys in memory need nothing
+}
+
+func (q *Queue) watch(ctx context.Context, t *token) {
+	pause := reopenFirst
+	for ctx.Err() == nil {
+		lost, worked := q.lost(t)
+		if !lost {
+			select {
+			case <-t.wake:
+			case <-ctx.Done():
+			}
+			continue
+		}
+		if worked { // else it fails as soon as it is back: try ever less often
+			pause = reopenFirst
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return
+		}
+		pause = min(2*pause, reopenMost)
+		if ok, err := reopen(ctx, t.key); ok {
+			q.reopened(t, err)
+		}
+	}
+}
+
+// reopen opens a token again, and gives up when the context ends even if the
+// driver hangs; ok says that there is an answer.
+func reopen(ctx context.Context, k Key) (ok bool, err error) {
+	done := make(chan error, 1)
+	go func() {
+		defer func() {
+			if p := recover(); p != nil {
+				done <- fmt.Errorf("%w: %v", errPanic, p)
+			}
+		}()
+		done <- k.Reopen(ctx)
+	}()
+	select {
+	case err := <-done:
+		return ctx.Err() == nil, err
+	case <-ctx.Done():
+		return false, nil
+	}
+}
+
+// lost reports whether a token must be opened again, and can be: nothing is
+// under way on it. worked says that it signed since it was last opened.
+func (q *Queue) lost(t *token) (lost, worked bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	lost, worked = t.gone != nil && t.running() == 0, t.worked
+	if lost {
+		t.worked = false
+	}
+	return lost, worked
+}
+
+// reopened notes how an attempt to open a token again went.
+func (q *Queue) reopened(t *token, err error) {
+	if err == nil && !sameKey(t.signer.Public(), q.public) {
+		err = errors.New("it came back with another key than this queue's")
+	}
+	now := time.Now()
+	q.mu.Lock()
+	var n news
+	if err != nil {
+		if err.Error() != t.gone.Error() {
+			n = news{token: t.uri, reason: err.Error()}
+		}
+		t.gone = err
+	} else {
+		t.gone = nil
+		n = t.changed(now)
+		q.dispatch(now)
+	}
+	q.mu.Unlock()
+	q.tell(n)
+}

@@ -1,0 +1,421 @@
+//go:build pcsc && cgo
+
+package yubikey_test
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-piv/piv-go/v2/piv"
+
+	"github.com/chancery-pki/chancery/internal/cert"
+	"github.com/chancery-pki/chancery/internal/yubikey"
+	"github.com/chancery-pki/chancery/internal/yubikey/softcard"
+)
+
+// Every slot that is offered works.
+func TestSlots(t *testing.T) {
+	c := newCard(t, 1, softcard.Options{Serial: 2001})
+	cards := new(yubikey.Cards)
+	for _, slot := range []yubikey.Slot{yubikey.Authentication, yubikey.Signature, yubikey.KeyManagement, yubikey.CardAuthentication, 0x82, 0x8f, 0x95} {
+		generate(t, uri(c, slot), yubikey.GenerateOptions{})
+		k := open(t, cards, uri(c, slot), pin(softcard.DefaultPIN))
+		mustSign(t, k)
+		if want := "YubiKey 2001 slot " + slot.String(); k.Token() != want {
+			t.Errorf("%s, want %s", k.Token(), want)
+		}
+		k.Close()
+	}
+}
+
+func TestOpenFindsNothing(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		want error
+		text string
+	}{
+		{"yubikey:serial=5;slot=9c", yubikey.ErrNotFound, "YubiKey 1001"},    // which cards are there
+		{uri(first, yubikey.KeyManagement), yubikey.ErrNotFound, "chancery"}, // what to do
+		{"yubikey:serial=5", nil, "no slot"},
+	} {
+		k, err := new(yubikey.Cards).Open(t.Context(), c.name, pin(softcard.DefaultPIN).ask)
+		if err == nil {
+			k.Close()
+		}
+		if c.want != nil && !errors.Is(err, c.want) {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		wants(t, err, c.text)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := new(yubikey.Cards).Open(ctx, uri(first, 0x82), nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("with an ended context: %v", err)
+	}
+	// All these let go of the card.
+	direct(t, 0).Close()
+}
+
+// Without a serial number the only card is meant; with two, none is.
+func TestSerial(t *testing.T) {
+	name := shared(t)
+	_, slot, _ := strings.Cut(name, ";")
+	cards := new(yubikey.Cards)
+	k, err := cards.Open(t.Context(), "yubikey:"+slot, pin(softcard.DefaultPIN).ask)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustSign(t, k)
+	second := newCard(t, 2, softcard.Options{Serial: 2101})
+	ambiguous := func() {
+		t.Helper()
+		_, err := cards.Open(t.Context(), "yubikey:"+slot, pin(softcard.DefaultPIN).ask)
+		if !errors.Is(err, yubikey.ErrAmbiguous) {
+			t.Fatalf("%v", err)
+		}
+		wants(t, err, "YubiKey 1001", "YubiKey 2101", "serial=1001")
+	}
+	ambiguous() // one of them is open here
+	k.Close()
+	ambiguous() // none is
+	// With it, both are usable at once.
+	generate(t, uri(second, 0x82), yubikey.GenerateOptions{})
+	mustSign(t, open(t, cards, name, pin(softcard.DefaultPIN)))
+	mustSign(t, open(t, cards, uri(second, 0x82), pin(softcard.DefaultPIN)))
+	if got := second.Signatures(); got != 2 { // its own certificate, and this
+		t.Errorf("%d signatures by the second card", got)
+	}
+}
+
+// Several keys of one card share its session and its PIN, and the last one
+// lets go of it.
+func TestKeysShareACard(t *testing.T) {
+	names := []string{shared(t), vacant()}
+	generate(t, names[1], yubikey.GenerateOptions{})
+	cards, before := new(yubikey.Cards), first.Verifies()
+	a := open(t, cards, names[0], pin(softcard.DefaultPIN))
+	b := open(t, cards, names[1], pin("isn't asked"))
+	same := open(t, cards, names[0], pin("isn't asked"))
+	if got := first.Verifies() - before; got != 1 {
+		t.Errorf("the PIN was shown %d times, want once", got)
+	}
+	var wg sync.WaitGroup
+	for _, k := range []*yubikey.Key{a, b, same} {
+		for range 4 {
+			wg.Go(func() {
+				for range 5 {
+					if err := sign(k); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+	}
+	wg.Wait()
+	a.Close()
+	same.Close()
+	mustSign(t, b)
+	if err := sign(a); err == nil {
+		t.Error("a closed key signed")
+	}
+	if err := a.Reopen(t.Context()); err == nil {
+		t.Error("a closed key came back")
+	}
+	b.Close()
+	b.Close() // harmless
+	direct(t, 0).Close()
+}
+
+// Another program has the card: for a moment that is waited for, else it is
+// said.
+func TestTakenCard(t *testing.T) {
+	name := shared(t)
+	other := direct(t, 0)
+	_, err := new(yubikey.Cards).Open(t.Context(), name, pin(softcard.DefaultPIN).ask)
+	wants(t, err, "in use by another program", "#0 00 00")
+	_, err = new(yubikey.Cards).Open(t.Context(), "yubikey:slot=82", pin(softcard.DefaultPIN).ask)
+	wants(t, err, "in use")
+	time.AfterFunc(500*time.Millisecond, func() { other.Close() })
+	mustSign(t, open(t, new(yubikey.Cards), name, pin(softcard.DefaultPIN)))
+}
+
+// A caller's mistake is told before the card sees it, and costs no session.
+func TestSignRefuses(t *testing.T) {
+	digest := make([]byte, 32)
+	for typ, k := range openTypes(t) {
+		for what, c := range map[string]struct {
+			digest []byte
+			opts   crypto.SignerOpts
+			only   string
+		}{
+			"nothing":                {nil, crypto.Hash(0), ""},
+			"a digest cut short":     {digest[:31], crypto.SHA256, ""},
+			"another hash's digest":  {digest, crypto.SHA384, ""},
+			"no hash":                {digest, crypto.Hash(0), "RSA-2048"},
+			"MD5":                    {digest[:16], crypto.MD5, "RSA-2048"},
+			"a digest":               {digest, crypto.SHA256, "Ed25519"},
+			"more than a card holds": {make([]byte, 3001), crypto.Hash(0), "Ed25519"},
+		} {
+			if c.only != "" && c.only != typ {
+				continue
+			}
+			if _, err := k.Sign(rand.Reader, c.digest, c.opts); err == nil || errors.Is(err, yubikey.ErrGone) {
+				t.Errorf("%s, %s: %v", typ, what, err)
+			}
+		}
+		mustSign(t, k)
+	}
+}
+
+func openTypes(t *testing.T) map[string]*yubikey.Key {
+	t.Helper()
+	names := map[string]string{"P-256": shared(t), "RSA-2048": vacant(), "Ed25519": vacant()}
+	for typ, name := range names {
+		if typ != "P-256" {
+			generate(t, name, yubikey.GenerateOptions{KeyType: cert.KeyType(typ)})
+		}
+	}
+	keys, cards := map[string]*yubikey.Key{}, new(yubikey.Cards)
+	for typ, name := range names {
+		keys[typ] = open(t, cards, name, pin(softcard.DefaultPIN))
+	}
+	return keys
+}
+
+// A card that is pulled, idle or at work, fails at once; it comes back in any
+// reader, with its key and its PIN.
+func TestPulledCard(t *testing.T) {
+	c := newCard(t, 1, softcard.Options{Serial: 2201})
+	name := uri(c, yubikey.Signature)
+	generate(t, name, yubikey.GenerateOptions{})
+	source := pin(softcard.DefaultPIN)
+	cards := new(yubikey.Cards)
+	k, steady := open(t, cards, name, source), open(t, cards, shared(t), pin(softcard.DefaultPIN))
+
+	c.SetDelay(time.Hour)
+	time.AfterFunc(300*time.Millisecond, func() { readers.Pull(1) })
+	start := time.Now()
+	gone(t, sign(k), "YubiKey 2201")
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("a card pulled at work was noticed after %v", took)
+	}
+	gone(t, sign(k))
+	mustSign(t, steady) // the other card doesn't mind
+	if err := k.Reopen(t.Context()); !errors.Is(err, yubikey.ErrNotFound) {
+		t.Errorf("without the card: %v", err)
+	}
+	if k.Public() == nil {
+		t.Error("the public key went with the card")
+	}
+
+	c.SetDelay(0)
+	insert(t, 2, c)
+	gone(t, sign(k)) // nobody reopened it
+	if err := k.Reopen(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	mustSign(t, k)
+	if source.asked != 2 {
+		t.Errorf("the PIN was asked %d times, want once per session", source.asked)
+	}
+	if err := k.Reopen(t.Context()); err != nil || source.asked != 2 {
+		t.Errorf("reopened while there: %v, PIN asked %d times", err, source.asked)
+	}
+
+	// Idle, and back before anybody looked.
+	remove(t, 2)
+	insert(t, 2, c)
+	gone(t, sign(k))
+	if err := k.Reopen(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	mustSign(t, k)
+	mustSign(t, steady)
+}
+
+func gone(t *testing.T, err error, texts ...string) {
+	t.Helper()
+	if !errors.Is(err, yubikey.ErrGone) {
+		t.Fatalf("%v, want ErrGone", err)
+	}
+	wants(t, err, texts...)
+}
+
+// What comes back isn't what left.
+func TestReopenIsCareful(t *testing.T) {
+	c := newCard(t, 1, softcard.Options{Serial: 2301})
+	name := uri(c, yubikey.Signature)
+	generate(t, name, yubikey.GenerateOptions{})
+	source := pin(softcard.DefaultPIN, softcard.DefaultPIN, softcard.DefaultPIN, "654321")
+	k := open(t, new(yubikey.Cards), name, source)
+
+	// Another card in its place.
+	remove(t, 1)
+	stranger := newCard(t, 1, softcard.Options{Serial: 2302})
+	gone(t, sign(k))
+	if err := k.Reopen(t.Context()); !errors.Is(err, yubikey.ErrNotFound) {
+		t.Errorf("with another card: %v", err)
+	}
+	if stranger.Verifies() != 0 {
+		t.Error("the PIN was shown to another card")
+	}
+	remove(t, 1)
+
+	// The PIN was changed elsewhere: one try for the old one, however often
+	// it is reopened, then the new one.
+	if err := c.SetPIN("654321"); err != nil {
+		t.Fatal(err)
+	}
+	insert(t, 1, c)
+	before := c.Verifies()
+	for range 2 {
+		if err := k.Reopen(t.Context()); !errors.Is(err, yubikey.ErrPIN) {
+			t.Fatalf("with the old PIN: %v", err)
+		}
+	}
+	if got := c.Verifies() - before; got != 1 || c.Tries() != 2 {
+		t.Errorf("the old PIN was shown %d times, %d tries left", got, c.Tries())
+	}
+	if err := k.Reopen(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	mustSign(t, k)
+
+	// Another key in the slot.
+	remove(t, 1)
+	insert(t, 1, c)
+	gone(t, sign(k))
+	generate(t, name, yubikey.GenerateOptions{Overwrite: true, PIN: pin("654321").ask})
+	wants(t, k.Reopen(t.Context()), "another key")
+}
+
+// A card that answers nonsense is taken for gone; one that refuses is not.
+func TestFaultyCard(t *testing.T) {
+	name := shared(t)
+	k := open(t, new(yubikey.Cards), name, pin(softcard.DefaultPIN))
+	defer first.SetFault(nil)
+	for _, c := range []struct {
+		what   string
+		answer []byte
+		gone   bool
+	}{
+		{"a status word", []byte{0x6f, 0x00}, false},
+		{"no touch, no PIN", []byte{0x69, 0x82}, false},
+		{"nothing signed", []byte{0x90, 0x00}, true},
+		{"garbage", []byte{0xff, 0x90, 0x00}, true},
+		{"a template cut short", []byte{0x7c, 0x20, 0x82, 0x90, 0x00}, true},
+		{"one byte", []byte{0x90}, true},
+	} {
+		first.SetFault(func(cmd []byte) []byte {
+			if cmd[1] == 0x87 { // GENERAL AUTHENTICATE
+				return c.answer
+			}
+			return nil
+		})
+		err := sign(k)
+		if err == nil || errors.Is(err, yubikey.ErrGone) != c.gone {
+			t.Errorf("%s: %v", c.what, err)
+		}
+		first.SetFault(nil)
+		if err := k.Reopen(t.Context()); err != nil {
+			t.Fatalf("after %s: %v", c.what, err)
+		}
+		mustSign(t, k)
+	}
+}
+
+// Cards work side by side.
+func TestCardsInParallel(t *testing.T) {
+	second := newCard(t, 1, softcard.Options{Serial: 2401})
+	other := uri(second, 0x82)
+	generate(t, other, yubikey.GenerateOptions{})
+	cards := new(yubikey.Cards)
+	a, b := open(t, cards, shared(t), pin(softcard.DefaultPIN)), open(t, cards, other, pin(softcard.DefaultPIN))
+	const delay, each = 100 * time.Millisecond, 4
+	first.SetDelay(delay)
+	second.SetDelay(delay)
+	defer first.SetDelay(0)
+	start := time.Now()
+	var wg sync.WaitGroup
+	for _, k := range []*yubikey.Key{a, b} {
+		wg.Go(func() {
+			for range each {
+				if err := sign(k); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if took := time.Since(start); took < each*delay || took > 2*each*delay*9/10 {
+		t.Errorf("%d signatures of %v on each of two cards took %v", each, delay, took)
+	}
+	if a.Parallel() != 1 {
+		t.Errorf("parallel %d", a.Parallel())
+	}
+}
+
+// Nobody touches: the message says that this is it.
+func TestTouch(t *testing.T) {
+	name := vacant()
+	generate(t, name, yubikey.GenerateOptions{TouchPolicy: yubikey.TouchAlways})
+	k := open(t, new(yubikey.Cards), name, pin(softcard.DefaultPIN))
+	mustSign(t, k)
+	first.SetTouched(false)
+	defer first.SetTouched(true)
+	before := first.Verifies()
+	wants(t, sign(k), "nobody touched it")
+	if first.Verifies() != before {
+		t.Error("the PIN was shown again for want of a touch")
+	}
+}
+
+// Older firmware tells less, and keys that were brought in aren't attested.
+func TestOlderFirmware(t *testing.T) {
+	for i, firmware := range [][3]byte{{5, 2, 7}, {4, 3, 5}} {
+		c := newCard(t, 1, softcard.Options{Serial: 2501 + uint32(i), Firmware: firmware})
+		yk := direct(t, 1)
+		made, err := yk.GenerateKey(piv.DefaultManagementKey, piv.SlotSignature, piv.Key{Algorithm: piv.AlgorithmEC256, PINPolicy: piv.PINPolicyOnce, TouchPolicy: piv.TouchPolicyNever})
+		if err != nil {
+			t.Fatal(err)
+		}
+		brought := ecKey(t)
+		if err := yk.SetPrivateKeyInsecure(piv.DefaultManagementKey, piv.SlotAuthentication, brought, piv.Key{Algorithm: piv.AlgorithmEC256, PINPolicy: piv.PINPolicyAlways, TouchPolicy: piv.TouchPolicyNever}); err != nil {
+			t.Fatal(err)
+		}
+		label := issue(t, ca("brought in"), nil, brought).cert
+		if err := yk.SetCertificate(piv.DefaultManagementKey, piv.SlotAuthentication, label); err != nil {
+			t.Fatal(err)
+		}
+		yk.Close()
+
+		cards, before := new(yubikey.Cards), c.Verifies()
+		k := open(t, cards, uri(c, yubikey.Signature), pin(softcard.DefaultPIN))
+		if e, ok := made.(interface{ Equal(crypto.PublicKey) bool }); !ok || !e.Equal(k.Public()) {
+			t.Errorf("%v: another key than was made", firmware)
+		}
+		mustSign(t, k)
+		mustSign(t, k)
+		if got := c.Verifies() - before; got != 1 {
+			t.Errorf("%v: policy once, and the PIN was shown %d times", firmware, got)
+		}
+		imported := open(t, cards, uri(c, yubikey.Authentication), pin(softcard.DefaultPIN))
+		if e := imported.Public().(interface{ Equal(crypto.PublicKey) bool }); !e.Equal(brought.Public()) {
+			t.Errorf("%v: another key than was brought in", firmware)
+		}
+		mustSign(t, imported)
+		mustSign(t, imported)
+		if _, err := cards.Open(t.Context(), uri(c, 0x82), pin(softcard.DefaultPIN).ask); !errors.Is(err, yubikey.ErrNotFound) {
+			t.Errorf("%v: an empty slot: %v", firmware, err)
+		}
+		k.Close()
+		imported.Close()
+		remove(t, 1)
+	}
+}
