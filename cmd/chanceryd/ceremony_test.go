@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"os"
 	"os/exec"
@@ -9,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/chancery-pki/chancery/internal/signer/pkcs11/softhsm"
 )
@@ -158,7 +160,7 @@ func TestCeremonyMistakes(t *testing.T) {
 		{1, "key show file:$D/nope.key", "no such file"},
 		{1, "ca create --key file:$D/nope.key --name X --out $D/x.pem" + parent, "no such file"},
 		{1, "ca create --key file:$D/root.key --name X --out $D/root.pem" + parent, "there already"},
-		{1, "ca sign $D/root.pem --yes --out $D/x.pem" + parent, "CERTIFICATE REQUEST"},
+		{1, "ca sign $D/root.pem --yes --out $D/x.pem" + parent, "has no PEM certificate request"},
 		{1, "ca list --config $D/nope.yaml", "no such file"},
 		{1, "ca rotate servers --config $D/nope.yaml --key file:$D/x --out $D/x.pem" + parent, "no such file"},
 	} {
@@ -169,5 +171,45 @@ func TestCeremonyMistakes(t *testing.T) {
 	}
 	if names, _ := filepath.Glob(filepath.Join(s.dir, "*")); len(names) != 2 {
 		t.Errorf("left behind: %q", names)
+	}
+}
+
+// What the running server knows of the keys is in the list.
+func TestListAsksServer(t *testing.T) {
+	s := session{t.TempDir()}
+	s.run(t, 0, "init $D/ca --name Example --dns ca.example.internal")
+	path, socket := filepath.Join(s.dir, "ca", "chancery.yaml"), filepath.Join(s.dir, "admin.sock")
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.NewReplacer(`# listen: ":443"`, `listen: "127.0.0.1:0"`, "/run/chancery/admin.sock", socket, "127.0.0.1:9464", "127.0.0.1:0").Replace(string(data))
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var log bytes.Buffer
+	ended := make(chan int)
+	go func() { ended <- run(ctx, []string{"serve", path}, &log, &log) }()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		if _, err := os.Stat(socket); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the server doesn't start")
+		}
+	}
+	out, said := s.run(t, 0, "ca list --config $D/ca/chancery.yaml")
+	if said != "" || strings.Count(out, "state        ready") != 2 || !strings.Contains(out, "in use by    1 certificates, the last of which ends") {
+		t.Errorf("%s%s", out, said)
+	}
+	stop()
+	if code := <-ended; code != 0 && code != 1 {
+		t.Errorf("exit code %d\n%s", code, log.String())
+	}
+	// Without keys it serves a shared database, and an SQLite file is none.
+	_, said = s.run(t, 1, "serve --publish-only $D/ca/chancery.yaml")
+	if !strings.Contains(said, "PostgreSQL") || !strings.Contains(said, "chancery.yaml:") {
+		t.Error(said)
 	}
 }

@@ -30,8 +30,8 @@ type planCommand struct {
 type planFleet struct {
 	Certificates    int           `help:"Certificates alive, that is, unexpired." placeholder:"N"`
 	Workloads       int           `help:"Workloads that hold certificates, instead of --certificates." placeholder:"N"`
-	PerWorkload     float64       `help:"Certificates per workload." default:"2.5" placeholder:"N"`
-	Clients         int           `help:"EAB keys, namespaces or addresses among whom the workloads are; 0: each is by itself." default:"20" placeholder:"N"`
+	PerWorkload     float64       `help:"Certificates per workload; 2.5 unless given." default:"2.5" placeholder:"N"`
+	Clients         int           `help:"EAB keys, namespaces or addresses among whom the workloads are; 20 unless given, 0: each is by itself." default:"20" placeholder:"N"`
 	Lifetime        time.Duration `help:"Of a certificate; 24h unless given." placeholder:"TIME"`
 	RenewAt         part          `help:"Part of the lifetime after which it is renewed; two thirds unless given." placeholder:"PART"`
 	Spread          part          `help:"Width of the renewal window, as part of the lifetime; a twelfth unless given, none: all to the second." placeholder:"PART"`
@@ -42,16 +42,16 @@ type planFleet struct {
 type planDrain struct {
 	Drain     int           `help:"Workloads that start anew at once." placeholder:"N"`
 	DrainOver time.Duration `help:"The time within which they do; at the same moment unless given." placeholder:"TIME"`
-	Within    time.Duration `help:"The wait of 99 of 100 drained workloads that is wanted." default:"1m" placeholder:"TIME"`
+	Within    time.Duration `help:"The wait of 99 of 100 drained workloads that is wanted; 1m unless given." default:"1m" placeholder:"TIME"`
 }
 
 type planRevocation struct {
 	OCSPValidity time.Duration `name:"ocsp-validity" help:"Of an OCSP answer; no OCSP unless given." placeholder:"TIME"`
 	OCSPAsked    part          `name:"ocsp-asked" help:"Share of the relying parties that ask, and so of the certificates asked about; all unless given." placeholder:"PART"`
-	OCSPEvery    time.Duration `name:"ocsp-every" help:"Mean time between two questions about one certificate." default:"10m" placeholder:"TIME"`
+	OCSPEvery    time.Duration `name:"ocsp-every" help:"Mean time between two questions about one certificate; 10m unless given." default:"10m" placeholder:"TIME"`
 	OCSPStorm    part          `name:"ocsp-storm" help:"Part of all certificates asked about at once as the drain begins, when no answer is there." placeholder:"PART"`
 	CRLLists     int           `name:"crl-lists" help:"Revocation lists per key: the full one and the shards." placeholder:"N"`
-	CRLEvery     time.Duration `name:"crl-every" help:"Time between two makings of a list." default:"8h" placeholder:"TIME"`
+	CRLEvery     time.Duration `name:"crl-every" help:"Time between two makings of a list; 8h unless given." default:"8h" placeholder:"TIME"`
 }
 
 type planKeys struct {

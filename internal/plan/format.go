@@ -21,6 +21,15 @@ func count[N int | float64](n N) string {
 	return s
 }
 
+// about writes a number with four digits that count.
+func about(n int) string {
+	unit := 1
+	for n/unit >= 10_000 {
+		unit *= 10
+	}
+	return count((n + unit/2) / unit * unit)
+}
+
 // rough writes a number with two digits that count, as befits a forecast.
 func rough(n float64) string {
 	unit := 1.0

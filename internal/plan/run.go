@@ -43,6 +43,7 @@ type Drained struct {
 	Workloads    Waits                   // until one has all its certificates
 	Each         Waits                   // one certificate
 	Over         time.Duration           // until the last is done; Forever: it wasn't
+	Watched      time.Duration           // until the simulation ended
 	Others       [schedule.Classes]Waits // of those who asked meanwhile and weren't drained
 	Done         []time.Duration         // the wait of each workload, the shortest first; those that never end left out
 }
@@ -50,7 +51,7 @@ type Drained struct {
 // Growth says when there is too little of what.
 type Growth struct {
 	Exhausted float64 // how many times the fleet may grow until steady state takes the whole budget; +Inf: however large
-	Fits      float64 // how many times fleet and drain may grow until p99 of the drain's waits passes the bound; 0: there is no drain, or none is small enough; +Inf: it doesn't in any fleet that can be simulated
+	Fits      float64 // how many times fleet and drain may grow until p99 of the drain's waits passes the bound; 0: there is no drain, or none is small enough; +Inf: it doesn't however far the search went
 	Keys      int     // as fast as these that keep p99 of this drain within the bound; 0: there is no drain, or no number does
 	Rungs     []Rung  // the drain with other numbers of keys, the fewest first
 }
@@ -76,6 +77,10 @@ const (
 	daySignatures    = 30_000_000
 	dayBuckets       = 288
 	closeBuckets     = 256
+
+	hopelessSignatures = 500_000
+	searchSignatures   = 1_000_000
+	searchCertificates = 1_000_000
 )
 
 // Run simulates what is planned for. It returns Check's errors. A fleet of a
@@ -120,8 +125,8 @@ func (r *Result) steady() {
 	}
 	long := max(seconds(steadySignatures/min(all, r.Budget)), time.Second)
 	warm := long / 10
-	if all > r.Budget { // what is late is later the longer it goes on, up to a point
-		long = max(long, min(3*r.Input.Fleet.use(), seconds(daySignatures/2/r.Budget)))
+	if all > r.Budget && r.certificates() < r.Budget { // what is late is later the longer it goes on, up to a point
+		long = max(long, min(2*r.Input.Fleet.use(), seconds(3*searchSignatures/r.Budget)))
 		warm = long / 2
 	}
 	s := r.run(r.Input, span{to: long, warm: warm, quiet: true})
@@ -131,8 +136,11 @@ func (r *Result) steady() {
 	}
 	// What has no room grows without end; how far depends on when one looks.
 	if r.certificates() >= r.Budget {
-		r.Uses[schedule.Issuance].Waits.never()
-		r.Uses[schedule.Renewal].Waits.never()
+		for _, c := range []schedule.Class{schedule.Issuance, schedule.Renewal} {
+			if demand[c] > 0 {
+				r.Uses[c].Waits = Waits{r.Uses[c].Waits.Count, Forever, Forever, Forever, Forever}
+			}
+		}
 	}
 }
 
@@ -140,13 +148,6 @@ func (r *Result) steady() {
 // second.
 func (r *Result) certificates() float64 {
 	return r.Uses[schedule.Issuance].Demand + r.Uses[schedule.Renewal].Demand
-}
-
-// never turns waits that were seen into waits without end.
-func (w *Waits) never() {
-	if w.Count > 0 {
-		w.Mean, w.P50, w.P99, w.Worst = Forever, Forever, Forever, Forever
-	}
 }
 
 // places is how many signatures can be under way at once, over all keys.
@@ -183,22 +184,23 @@ func (s *Series) cut(before time.Duration) {
 }
 
 // drainSpan is from long enough before the drain for the queues to be as they
-// usually are until its end, or until patience is over (0: a day beyond what
-// it should take, or a week).
+// usually are until its end, or until patience is over (0: some times what it
+// should take). Where that is never, a few million signatures show it.
 func drainSpan(in Input, buckets int, patience time.Duration) span {
 	takes := in.drainTakes()
 	lead := time.Duration(0)
 	for _, k := range in.Keys {
 		lead = max(lead, 200*k.Signature)
 	}
-	to := patience
-	if patience == 0 {
-		to = in.Drain.Over + 24*time.Hour
-		if takes < 30*24*time.Hour {
-			to += 2 * takes
-		}
-	}
 	lead = max(lead, min(takes/12, time.Hour))
+	to := patience
+	switch {
+	case to != 0:
+	case takes < 365*24*time.Hour:
+		to = in.Drain.Over + 4*takes + lead
+	default:
+		to = in.Drain.Over + min(24*time.Hour, seconds(hopelessSignatures/in.Budget()))
+	}
 	return span{from: -lead, to: to, drained: true, buckets: buckets}
 }
 
@@ -218,7 +220,7 @@ func (in Input) drainTakes() time.Duration {
 
 // drained reads how the drained workloads fared.
 func (s *simulation) drained() *Drained {
-	d := &Drained{Certificates: s.in.Fleet.slot(s.in.Drain.Workloads)}
+	d := &Drained{Certificates: s.in.Fleet.slot(s.in.Drain.Workloads), Watched: s.now}
 	for w, done := range s.drain.done {
 		if done >= 0 {
 			d.Done = append(d.Done, done-s.drain.asked[w])
@@ -342,11 +344,34 @@ func (in Input) scaled(f float64) Input {
 	return in
 }
 
-// wait is p99 of the drain's waits, Forever when it is more than a few times
-// the bound.
-func (r *Result) wait(in Input) Waits {
-	s := r.run(in, drainSpan(in, 0, in.Drain.Over+8*in.Bound))
-	return s.drained().Workloads
+// wait is p99 of the drain's waits; about that, unsimulated, where it is
+// plainly more than the bound, and Forever where there is no end.
+func (r *Result) wait(in Input) time.Duration {
+	takes := in.drainTakes()
+	if takes == Forever || takes-in.Drain.Over > 3*in.Bound+10*in.slowest() {
+		return takes
+	}
+	s := r.run(in, drainSpan(in, 0, 0))
+	return s.drained().Workloads.P99
+}
+
+func (in Input) slowest() time.Duration {
+	var slowest time.Duration
+	for _, k := range in.Keys {
+		slowest = max(slowest, k.Signature)
+	}
+	return slowest
+}
+
+// most is how many times as large a fleet a search looks at: one that can be
+// held, and simulated in a second.
+func (in Input) most() float64 {
+	certificates := max(in.Fleet.inUse(), in.Fleet.slot(in.Drain.Workloads))
+	d := in.Demand()
+	grows := d[schedule.Issuance] + d[schedule.Renewal] + d[schedule.OCSP]
+	lasts := in.Bound + in.Drain.Over + 200*in.slowest()
+	signatures := grows*lasts.Seconds() + float64(in.Fleet.slot(in.Drain.Workloads))*in.Fleet.signatures()
+	return min(searchCertificates/float64(certificates), searchSignatures/signatures)
 }
 
 // grow says when keys are to be added.
@@ -359,7 +384,11 @@ func (r *Result) grow() {
 		rung := Rung{Keys: n, Workloads: r.Drain.Workloads}
 		if n != len(in.Keys) {
 			other := in.withKeys(n)
-			rung.Workloads = r.run(other, drainSpan(other, 0, 0)).drained().Workloads
+			if other.drainTakes() == Forever {
+				rung.Workloads = Waits{0, Forever, Forever, Forever, Forever}
+			} else {
+				rung.Workloads = r.run(other, drainSpan(other, 0, 0)).drained().Workloads
+			}
 			rung.Workloads.Count = in.Drain.Workloads
 		}
 		g.Rungs = append(g.Rungs, rung)
@@ -367,9 +396,9 @@ func (r *Result) grow() {
 }
 
 // rungs are the numbers of keys worth a look: half of what there is, that,
-// somewhat more, what is needed, twice as many.
+// somewhat more, what is needed, two and three times as many.
 func rungs(have, need int) []int {
-	all := []int{have, (have + 1) / 2, have + (have+3)/4, 2 * have}
+	all := []int{have, (have + 1) / 2, have + (have+3)/4, 2 * have, 3 * have}
 	if need > 0 {
 		all = append(all, need)
 	}
@@ -384,10 +413,10 @@ func (r *Result) fits(p99 time.Duration) float64 {
 	model := in.withKeys(len(in.Keys))
 	low, high := 0.0, math.Inf(1) // fits; doesn't
 	least := 1 / float64(model.Drain.Workloads)
-	most := MaxCertificates / max(float64(model.Fleet.inUse()), float64(model.Fleet.slot(model.Drain.Workloads)))
+	most := max(model.most(), 1)
 	for f, tries := 1.0, 0; tries < 14; tries++ {
 		if tries > 0 || len(in.Keys) > sample {
-			p99 = r.wait(model.scaled(f)).P99
+			p99 = r.wait(model.scaled(f))
 		}
 		if p99 <= in.Bound {
 			low = f
@@ -419,7 +448,7 @@ func (r *Result) keysFor(p99 time.Duration) int {
 	low, high := 0, MaxKeys+1 // doesn't fit; fits
 	for n, tries := len(in.Keys), 0; tries < 16; tries++ {
 		if tries > 0 {
-			p99 = r.wait(in.withKeys(n)).P99
+			p99 = r.wait(in.withKeys(n))
 		}
 		if p99 <= in.Bound {
 			high = n

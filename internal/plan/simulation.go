@@ -17,7 +17,8 @@ type simulation struct {
 	calendar *calendar
 	pool     *pool
 	slots    []slot
-	outside  []*job // that no key had room for, first come first served
+	outside  []*job                // that no key had room for, first come first served
+	turned   [schedule.Classes]int // how many of them there are, by class
 	drain    drainRun
 	watch    *watch
 }
@@ -235,6 +236,7 @@ func (s *simulation) ask(c schedule.Class, i int, drained bool) {
 	j.client = uint32(workload)
 	if !s.pool.place(j, s.now) {
 		s.outside = append(s.outside, j)
+		s.turned[c]++
 	}
 }
 
@@ -259,6 +261,7 @@ func (s *simulation) signed(j *job) {
 		return
 	}
 	if len(s.outside) > 0 && s.pool.place(s.outside[0], s.now) {
+		s.turned[s.outside[0].turn.Class]--
 		s.outside = s.outside[1:]
 	}
 	s.watch.answered(j, s.now)

@@ -118,7 +118,7 @@ func (p *page) tiles() {
 	} else {
 		all = []tile{budget}
 		for _, c := range []schedule.Class{schedule.Issuance, schedule.Renewal, schedule.OCSP} {
-			if w := r.Uses[c].Waits; w.Count > 0 {
+			if w := r.Uses[c].Waits; w.P99 > 0 {
 				all = append(all, tile{within(w.P99), classNames[c] + " wait at p99", w.P99 > time.Minute})
 			}
 		}
@@ -184,27 +184,32 @@ func (p *page) budget() {
 	if whole > 1 {
 		at := 40 + width/whole
 		p.add(`<line x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f" class="bound"/>`, at, p.y-6, at, p.y+36)
-		p.text(at, p.y-10, "boundnote mid", all)
+		p.text(min(at, 840), p.y-10, "boundnote mid", all)
 	}
 	p.y += 30
-	column := width / 5
-	for c, u := range r.Uses {
-		x := 40 + float64(c)*column
-		p.add(`<rect x="%.1f" y="%.1f" width="11" height="11" rx="2" class="c%d"/>`, x, p.y+15, c)
-		p.text(x+18, p.y+25, "strong", percent(u.Share))
-		p.text(x+18, p.y+42, "note", classNames[c])
-		p.text(x+18, p.y+57, "tick", rate(u.Demand)+" a second"+p99(u.Waits))
+	p.uses(width / 5)
+}
+
+// uses says in words what the bar shows.
+func (p *page) uses(column float64) {
+	r := p.r
+	word := func(i int, class, part, name, detail string) {
+		x := 40 + float64(i)*column
+		p.add(`<rect x="%.1f" y="%.1f" width="11" height="11" rx="2" class="%s"/>`, x, p.y+15, class)
+		p.text(x+18, p.y+25, "strong", part)
+		p.text(x+18, p.y+42, "note", name)
+		p.text(x+18, p.y+57, "tick", detail)
 	}
-	x = 40 + 4*column
-	p.add(`<rect x="%.1f" y="%.1f" width="11" height="11" rx="2" class="free edge"/>`, x, p.y+15)
-	p.text(x+18, p.y+25, "strong", percent(max(1-r.wanted(), 0)))
-	p.text(x+18, p.y+42, "note", "free")
-	p.text(x+18, p.y+57, "tick", rate(max(1-r.wanted(), 0)*r.Budget)+" a second")
+	for c, u := range r.Uses {
+		word(c, fmt.Sprintf("c%d", c), percent(u.Share), classNames[c], rate(u.Demand)+" a second"+p99(u.Waits))
+	}
+	free := max(1-r.wanted(), 0)
+	word(len(r.Uses), "free edge", percent(free), "free", rate(free*r.Budget)+" a second")
 	p.y += 62
 }
 
 func p99(w Waits) string {
-	if w.Count == 0 {
+	if w.P99 == 0 {
 		return ""
 	}
 	return ", p99 " + within(w.P99)

@@ -18,14 +18,16 @@ func (r *Result) Text() string {
 	line("%s.", r.Verdict())
 	line("")
 	for _, s := range r.fleetInWords() {
-		line("  %s", s)
+		for i, part := range wrap(s, 76) {
+			line("  %s%s", strings.Repeat("  ", min(i, 1)), part)
+		}
 	}
 	line("")
 	line("What takes the budget while nothing happens")
 	line("  %-17s %9s %8s %10s %8s", "", "a second", "share", "simulated", "p99")
 	for c, u := range r.Uses {
 		wait := "–"
-		if u.Waits.Count > 0 {
+		if u.Waits.P99 > 0 {
 			wait = within(u.Waits.P99)
 		}
 		line("  %-17s %9s %8s %10s %8s  %s", classNames[c], rate(u.Demand), percent(u.Share), percent(u.Simulated), wait, bar(u.Share, 20))
@@ -81,7 +83,9 @@ func (r *Result) textDay(line func(string, ...any)) {
 
 func (r *Result) textDrain(line func(string, ...any)) {
 	d := r.Drain
-	line("The drain: %s", r.drainInWords())
+	for i, part := range wrap("The drain: "+r.drainInWords(), 78) {
+		line("%s%s", strings.Repeat("  ", min(i, 1)), part)
+	}
 	line("  half of them have theirs within  %9s", within(d.Workloads.P50))
 	line("  99 of 100 have                   %9s", within(d.Workloads.P99))
 	line("  the last has                     %9s", within(d.Workloads.Worst))

@@ -58,10 +58,7 @@ func (w *watch) until(at moment, s *simulation) {
 	}
 	for r.next < len(r.waiting) && r.from+r.width*moment(r.next+1) <= at {
 		for c := range schedule.Classes {
-			r.waiting[r.next][c] = s.pool.waiting(c)
-		}
-		for _, j := range s.outside {
-			r.waiting[r.next][j.turn.Class]++
+			r.waiting[r.next][c] = s.pool.waiting(c) + s.turned[c]
 		}
 		r.next++
 	}

@@ -23,10 +23,10 @@ func (r *Result) wanted() float64 {
 func (r *Result) Verdict() string {
 	certificates := r.certificates() / r.Budget
 	switch d := r.Drain; {
-	case certificates >= 1:
+	case certificates >= 1: // all else follows
 		return "The keys can't keep up: certificates alone want " + percent(certificates)
 	case d != nil && d.Over == Forever:
-		return "The keys are not done with a drain of " + several(r.Input.Drain.Workloads, "workload") + " after a day"
+		return "A drain of " + several(r.Input.Drain.Workloads, "workload") + " is not over after " + howLong(d.Watched)
 	case d != nil:
 		return "A drain of " + several(r.Input.Drain.Workloads, "workload") + " is over in " + howLong(d.Over)
 	case r.wanted() >= 1:
@@ -52,7 +52,7 @@ func (r *Result) Advice() []string {
 			say("These keys do it for %s.", r.bothOf(g.Fits))
 		}
 	case math.IsInf(g.Fits, 1):
-		say("Enough keys: %s, in the largest fleet that can be simulated too.", bound)
+		say("Enough keys, for a far larger fleet too: %s.", bound)
 	default:
 		say("Enough keys: %s.", bound)
 		say("Add one at %s: %s as much as now.", r.bothOf(g.Fits), times(g.Fits))
@@ -106,7 +106,7 @@ func (r *Result) fleetInWords() []string {
 	var out []string
 	if f.Workloads > 0 {
 		out = append(out, fmt.Sprintf("%s with %.3g certificates each: %s alive, %s of them in use",
-			several(f.Workloads, "workload"), f.PerWorkload, count(f.Alive()), count(f.inUse())))
+			several(f.Workloads, "workload"), f.PerWorkload, about(f.Alive()), about(f.inUse())))
 	}
 	line := fmt.Sprintf("certificates live %s and are renewed after %s", howLong(f.Lifetime), howLong(f.use()))
 	if f.Precertificates {

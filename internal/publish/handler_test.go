@@ -3,8 +3,9 @@ package publish
 import (
 	"bytes"
 	"context"
-	"fmt"
+	"crypto/x509"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
 	"strconv"
@@ -20,14 +21,15 @@ import (
 // RFC 9110 sections 8, 9, 13 and 14, RFC 9111, RFC 2585 section 4.
 func TestHTTP(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newAuthority(t, "servers")
-		onlyCert := newAuthority(t, "retired")
-		o := options(t, a, onlyCert)
-		o.Issuers[1].Sign = nil
-		p := run(t, o)
-		list := fetch(t, p, a)
+		a, onlyCert, root := newAuthority(t, "servers"), newAuthority(t, "retired"), newAuthority(t, "root")
+		list, part, elsewhere := a.list(t, 41), a.list(t, 42, cert.NewSerial()), root.list(t, 1)
+		s := newSource(a, onlyCert)
+		s.put(a, 0, list)
+		s.put(a, 12, part)
+		p := newPublisher(t, s, func(o *Options) { o.Lists = append(o.Lists, elsewhere) })
 		time.Sleep(time.Minute)
-		made := list.ThisUpdate.Add(backdate)
+		made := list.ThisUpdate
+		shard := "/crl/" + a.keyID + "/"
 		etag := request(p, "HEAD", a.crlPath()).Header.Get("ETag")
 		date := func(d time.Duration) string { return made.Add(d).Format(http.TimeFormat) }
 		for name, c := range map[string]struct {
@@ -52,6 +54,16 @@ func TestHTTP(t *testing.T) {
 			"rest of a download":       {"GET", a.crlPath(), []string{"Range", "bytes=100-", "If-Range", etag}, 206, list.Raw[100:]},
 			"rest of an older list":    {"GET", a.crlPath(), []string{"Range", "bytes=100-", "If-Range", `"x"`}, 200, list.Raw},
 			"beyond the end":           {"GET", a.crlPath(), []string{"Range", "bytes=99999999-"}, 416, nil},
+			"shard":                    {"GET", shard + "12.crl", nil, 200, part.Raw},
+			"made elsewhere":           {"GET", root.crlPath(), nil, 200, elsewhere.Raw},
+			"no such shard":            {"GET", shard + "13.crl", nil, 404, nil},
+			"shard zero":               {"GET", shard + "0.crl", nil, 404, nil},
+			"shard with a zero more":   {"GET", shard + "012.crl", nil, 404, nil},
+			"shard with a sign":        {"GET", shard + "+12.crl", nil, 404, nil},
+			"negative shard":           {"GET", shard + "-12.crl", nil, 404, nil},
+			"shard of many digits":     {"GET", shard + strings.Repeat("9", 100) + ".crl", nil, 404, nil},
+			"shard of nothing":         {"GET", shard + ".crl", nil, 404, nil},
+			"below a shard":            {"GET", shard + "12/1.crl", nil, 404, nil},
 			"certificate":              {"GET", a.cerPath(), nil, 200, a.cert.Raw},
 			"certificate, no list":     {"GET", onlyCert.cerPath(), nil, 200, onlyCert.cert.Raw},
 			"no list":                  {"GET", onlyCert.crlPath(), nil, 404, nil},
@@ -87,11 +99,11 @@ func TestHTTP(t *testing.T) {
 }
 
 // checkHeader checks what each status needs. A list made a minute ago is good
-// for a minute less than DefaultValidity.
+// for a minute less than 24*time.Hour.
 func checkHeader(t *testing.T, name string, w *http.Response, certificate bool) {
 	t.Helper()
 	h := w.Header
-	kind, age := "application/pkix-crl", DefaultValidity-time.Minute
+	kind, age := "application/pkix-crl", 24*time.Hour-time.Minute
 	if certificate {
 		kind, age = "application/pkix-cert", certificateFresh
 	}
@@ -121,20 +133,25 @@ func checkHeader(t *testing.T, name string, w *http.Response, certificate bool) 
 // A list past its end is still served, but no cache keeps it.
 func TestListPastItsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newAuthority(t, "servers")
-		p := run(t, options(t, a))
-		a.trouble(io.ErrUnexpectedEOF, nil)
-		time.Sleep(DefaultValidity + time.Hour)
-		w := request(p, "GET", a.crlPath())
-		if cc := w.Header.Get("Cache-Control"); w.StatusCode != 200 || !strings.HasSuffix(cc, " max-age=0") {
-			t.Errorf("%s, Cache-Control %q", w.Status, cc)
+		a, root := newAuthority(t, "servers"), newAuthority(t, "root")
+		s := newSource(a)
+		s.put(a, 0, a.list(t, 1))
+		p := newPublisher(t, s, func(o *Options) { o.Lists = []*x509.RevocationList{root.list(t, 1)} })
+		time.Sleep(25 * time.Hour)
+		for _, path := range []string{a.crlPath(), root.crlPath()} {
+			w := request(p, "GET", path)
+			if cc := w.Header.Get("Cache-Control"); w.StatusCode != 200 || !strings.HasSuffix(cc, " max-age=0") {
+				t.Errorf("%s, Cache-Control %q", w.Status, cc)
+			}
 		}
 	})
 }
 
 func TestBeforeTheFirstList(t *testing.T) {
 	a := newAuthority(t, "servers")
-	p := newPublisher(t, options(t, a)) // not running
+	s := newSource(a)
+	s.put(a, 0, nil)
+	p := newPublisher(t, s)
 	w := request(p, "GET", a.crlPath())
 	if w.StatusCode != 503 || w.Header.Get("Retry-After") == "" || w.Header.Get("Cache-Control") != "no-store" {
 		t.Errorf("%s %v", w.Status, w.Header)
@@ -144,20 +161,61 @@ func TestBeforeTheFirstList(t *testing.T) {
 	}
 }
 
+// A newer list has another ETag, whatever its bytes.
+func TestNewerList(t *testing.T) {
+	a := newAuthority(t, "servers")
+	s := newSource(a)
+	p := newPublisher(t, s)
+	seen := map[string]bool{}
+	for number := range int64(3) {
+		s.put(a, 0, a.list(t, number+1))
+		seen[request(p, "GET", a.crlPath()).Header.Get("ETag")] = true
+	}
+	if len(seen) != 3 {
+		t.Errorf("ETags %v of three lists", seen)
+	}
+}
+
 func TestServedIsSeen(t *testing.T) {
 	a := newAuthority(t, "servers")
-	o := options(t, a)
+	s := newSource(a)
+	s.put(a, 0, nil)
 	var seen []Request
-	o.Served = func(r Request) { r.Took = 0; seen = append(seen, r) }
-	p := newPublisher(t, o)
+	p := newPublisher(t, s, func(o *Options) { o.Served = func(r Request) { r.Took = 0; seen = append(seen, r) } })
 	request(p, "GET", a.cerPath())
 	request(p, "GET", a.crlPath())
 	request(p, "GET", "/favicon.ico")
 	request(p, "POST", a.crlPath())
-	want := []Request{{"ca", 200, 0}, {"crl", 503, 0}, {"unknown", 404, 0}, {"crl", 405, 0}}
+	want := []Request{{"ca", 200, "", 0}, {"crl", 503, "", 0}, {"unknown", 404, "", 0}, {"crl", 405, "", 0}}
 	for i := range want {
 		if len(seen) != len(want) || seen[i] != want[i] {
 			t.Fatalf("%v; want %v", seen, want)
+		}
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	a, root := newAuthority(t, "servers"), newAuthority(t, "root")
+	for name, c := range map[string]struct {
+		change func(*Options)
+		want   string
+	}{
+		"no source":         {func(o *Options) { o.Source = nil }, "Source"},
+		"no key identifier": {func(o *Options) { mine := *a.cert; mine.SubjectKeyId = nil; o.Certificates[0] = &mine }, "key identifier"},
+		"list of nobody": {func(o *Options) {
+			l := *root.list(t, 1)
+			l.AuthorityKeyId = nil
+			o.Lists = append(o.Lists, &l)
+		}, "authority key identifier"},
+		"list twice":        {func(o *Options) { o.Lists = append(o.Lists, root.list(t, 1), root.list(t, 2)) }, "two CRLs"},
+		"list that we make": {func(o *Options) { o.Lists = append(o.Lists, a.list(t, 1)) }, "two CRLs"},
+	} {
+		s := newSource(a)
+		s.put(a, 0, nil)
+		o := Options{Source: s, Certificates: []*x509.Certificate{a.cert}}
+		c.change(&o)
+		if _, err := New(o); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v; want %q", name, err, c.want)
 		}
 	}
 }
@@ -197,10 +255,13 @@ func dial(t *testing.T, p *Publisher) net.Conn {
 func TestSlowPeers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAuthority(t, "servers")
-		for i := range 5000 { // 250 kB: three seconds at the slowest rate
-			a.revoked = append(a.revoked, withdrawn{cert.Serial(fmt.Sprintf("%032x", i+1)), time.Now(), cert.Superseded, time.Now().Add(time.Hour)})
+		s := newSource(a)
+		var serials []cert.Serial
+		for range 5000 { // 250 kB: three seconds at the slowest rate
+			serials = append(serials, cert.NewSerial())
 		}
-		p := run(t, options(t, a))
+		s.put(a, 0, a.list(t, 1, serials...))
+		p := newPublisher(t, s)
 		get := "GET " + a.crlPath() + " HTTP/1.1\r\nHost: h\r\n\r\n"
 		for name, c := range map[string]struct {
 			send   string
@@ -209,6 +270,7 @@ func TestSlowPeers(t *testing.T) {
 		}{
 			"nothing sent":         {"", "", headerTimeout},
 			"half a header":        {"GET /crl/", "", headerTimeout},
+			"half a body":          {"POST /ocsp HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\n0123", "", headerTimeout},
 			"idle after an answer": {"HEAD " + a.crlPath() + " HTTP/1.1\r\nHost: h\r\n\r\n", "\r\n\r\n", idleTimeout},
 			"answer not read":      {get, "H", writeTimeout + 5*time.Second},
 		} {
@@ -240,9 +302,10 @@ func TestSlowPeers(t *testing.T) {
 func TestSlowLineGetsAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAuthority(t, "servers")
-		p := newPublisher(t, options(t, a))
+		s := newSource(a)
 		body := make([]byte, 20<<20)
-		p.lists[0].current.Store(newDocument(body, "application/pkix-crl", time.Now(), time.Now().Add(time.Hour)))
+		s.put(a, 0, &x509.RevocationList{Raw: body, Number: big.NewInt(1), ThisUpdate: time.Now(), NextUpdate: time.Now().Add(time.Hour)})
+		p := newPublisher(t, s)
 		conn := dial(t, p)
 		io.WriteString(conn, "GET "+a.crlPath()+" HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
 		got, buffer := 0, make([]byte, 128<<10)
@@ -264,7 +327,7 @@ func TestSlowLineGetsAll(t *testing.T) {
 func TestLongHeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAuthority(t, "servers")
-		conn := dial(t, newPublisher(t, options(t, a)))
+		conn := dial(t, newPublisher(t, newSource(a)))
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		go func() {

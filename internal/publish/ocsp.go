@@ -17,12 +17,12 @@ import (
 // scratch is what reading one request takes; it is used again.
 type scratch struct {
 	request revocation.OCSPRequest // parts of der
-	der     [revocation.MaxOCSPRequest + 1]byte
+	der     [maxEncoded / 4 * 3]byte
 	encoded [maxEncoded]byte
 }
 
-// maxEncoded is the longest path after /ocsp/.
-const maxEncoded = (revocation.MaxOCSPRequest + 2) / 3 * 4
+// maxEncoded is the longest path after /ocsp/: more than a request's base64.
+const maxEncoded = (revocation.MaxOCSPRequest + 3) / 3 * 4
 
 // outcomes of OCSP, for metrics.
 const (
@@ -96,7 +96,7 @@ func (s *scratch) readBody(r *http.Request, path string) ([]byte, int) {
 	if r.ContentLength > revocation.MaxOCSPRequest {
 		return nil, http.StatusRequestEntityTooLarge
 	}
-	n, err := io.ReadFull(r.Body, s.der[:])
+	n, err := io.ReadFull(r.Body, s.der[:revocation.MaxOCSPRequest+1])
 	switch {
 	case err == nil:
 		return nil, http.StatusRequestEntityTooLarge

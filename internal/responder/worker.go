@@ -16,8 +16,9 @@ import (
 )
 
 const (
-	// wantsEvery is how often wants are looked for; notices come sooner.
-	wantsEvery = time.Second
+	// wantsEvery is how often wants are looked for; notices come sooner, but
+	// for claims that have ended and keys that have come back.
+	wantsEvery = 2 * time.Second
 	// maxWindow is how many answers may be on their way at once, from the
 	// claim to the database, for a key that signs in no time: so that commits
 	// are shared.
@@ -97,7 +98,7 @@ func (r *Responder) work(ctx context.Context, a *authority) {
 					finished <- struct{}{}
 				}()
 			}
-			look = len(claimed) == free
+			look = len(claimed) == free && r.wanted(ctx, a)
 			w.backlog.Store(look)
 		}
 		select {
@@ -113,19 +114,31 @@ func (r *Responder) work(ctx context.Context, a *authority) {
 
 // claim takes wanted answers that nobody works on.
 func (r *Responder) claim(ctx context.Context, a *authority, limit int) (claimed []store.OCSPResponse, until time.Time) {
-	mine := []string{a.keyID}
+	if !r.wanted(ctx, a) {
+		return nil, until
+	}
+	lease := a.worker.lease(limit)
 	r.attempt(ctx, "claim wanted OCSP answers", func(ctx context.Context) error {
-		if wanted, err := r.db.OCSPWanted(ctx, mine, r.clock()); err != nil || !wanted {
-			return err
-		}
-		lease := a.worker.lease(limit)
-		return r.db.Update(ctx, func(tx *store.Tx) (err error) {
+		err := r.db.Update(ctx, func(tx *store.Tx) (err error) {
 			until = tx.Now().Add(lease)
-			claimed, err = tx.ClaimOCSP(mine, tx.Now(), lease, limit)
+			claimed, err = tx.ClaimOCSP([]string{a.keyID}, tx.Now(), lease, limit)
 			return err
 		})
+		if err != nil {
+			claimed = nil
+		}
+		return err
 	})
 	return claimed, until
+}
+
+// wanted reports whether there is anything to claim.
+func (r *Responder) wanted(ctx context.Context, a *authority) (wanted bool) {
+	r.attempt(ctx, "look for wanted OCSP answers", func(ctx context.Context) (err error) {
+		wanted, err = r.db.OCSPWanted(ctx, []string{a.keyID}, r.clock())
+		return err
+	})
+	return wanted
 }
 
 // serve signs one wanted answer and stores it.
@@ -230,21 +243,17 @@ func (r *Responder) sign(ctx context.Context, a *authority, o revocation.OCSPRes
 // wakeWanted wakes the workers if anything is wanted of them: a notice may have
 // been lost, a claim have ended, a key have come back.
 func (r *Responder) wakeWanted(ctx context.Context) error {
-	var mine []string
 	for _, a := range r.authorities {
-		if a.worker != nil {
-			mine = append(mine, a.keyID)
+		if a.worker == nil {
+			continue
 		}
-	}
-	if len(mine) == 0 {
-		return nil
-	}
-	wanted, err := r.db.OCSPWanted(ctx, mine, r.clock())
-	if err != nil || !wanted {
-		return err
-	}
-	for _, a := range r.authorities {
-		a.worker.wake()
+		wanted, err := r.db.OCSPWanted(ctx, []string{a.keyID}, r.clock())
+		if err != nil {
+			return err
+		}
+		if wanted {
+			a.worker.wake()
+		}
 	}
 	return nil
 }

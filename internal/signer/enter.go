@@ -23,11 +23,8 @@ type waiter struct {
 
 // enter takes a slot, at once or in turn.
 func (q *Queue) enter(ctx context.Context, r *Request) (slot, error) {
-	if r.Reservation != nil && (r.Reservation.at != holder(q) || ctx.Err() != nil) {
+	if r.Reservation != nil && r.Reservation.at != holder(q) {
 		r.Reservation.Cancel()
-	}
-	if err := ctx.Err(); err != nil {
-		return slot{}, err
 	}
 	now := time.Now()
 	q.mu.Lock()

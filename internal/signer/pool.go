@@ -16,7 +16,7 @@ type Candidate interface {
 	// Reserve counts one more signature that will be asked for.
 	Reserve(Request) *Reservation
 	// estimate says all that a choice needs, as of one moment.
-	estimate(*Request) schedule.Estimate
+	estimate(Request) schedule.Estimate
 }
 
 // Pool chooses between keys that can stand in for one another, each with its
@@ -44,7 +44,7 @@ func (p *Pool) Choose(r Request, usable func(place int) bool) (int, *Reservation
 		if usable != nil && !usable(place) {
 			return schedule.Estimate{Away: true}
 		}
-		return p.keys[place].estimate(&r)
+		return p.keys[place].estimate(r)
 	})
 	if place < 0 {
 		return -1, nil
@@ -57,7 +57,7 @@ func (p *Pool) Choose(r Request, usable func(place int) bool) (int, *Reservation
 func (p *Pool) Wait(r Request) time.Duration {
 	least, found := time.Duration(0), false
 	for _, k := range p.keys {
-		if e := k.estimate(&r); !e.Away && (!found || e.Wait < least) {
+		if e := k.estimate(r); !e.Away && (!found || e.Wait < least) {
 			least, found = e.Wait, true
 		}
 	}
@@ -71,7 +71,7 @@ func (p *Pool) Wait(r Request) time.Duration {
 func (p *Pool) Rate() float64 {
 	total := 0.0
 	for _, k := range p.keys {
-		total += k.estimate(&Request{}).Rate
+		total += k.estimate(Request{}).Rate
 	}
 	return total
 }

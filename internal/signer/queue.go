@@ -129,12 +129,9 @@ func (q *Queue) Public() crypto.PublicKey { return q.public }
 // reason, when there is none (any more). The error of a key in memory is
 // returned as it is.
 func (q *Queue) Sign(ctx context.Context, r Request, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
-	if r.Class < 0 || r.Class >= schedule.Classes {
-		return nil, fmt.Errorf("sign: no such class: %v", r.Class)
-	}
-	// A token would fail at this, and be taken for broken.
-	if h := opts.HashFunc(); h != 0 && h.Size() != len(digest) {
-		return nil, fmt.Errorf("sign: a digest of %d bytes, and %v makes %d", len(digest), h, h.Size())
+	if err := check(ctx, r.Class, digest, opts); err != nil {
+		r.Reservation.Cancel()
+		return nil, err
 	}
 	s, err := q.enter(ctx, &r)
 	for tries := 1; ; tries++ {
@@ -153,6 +150,18 @@ func (q *Queue) Sign(ctx context.Context, r Request, digest []byte, opts crypto.
 		}
 		s, err = q.reenter(ctx, r.Class, err2)
 	}
+}
+
+// check finds what can't be signed. A token would fail at a digest of the wrong
+// length, and be taken for broken.
+func check(ctx context.Context, c schedule.Class, digest []byte, opts crypto.SignerOpts) error {
+	if c < 0 || c >= schedule.Classes {
+		return fmt.Errorf("sign: no such class: %v", c)
+	}
+	if h := opts.HashFunc(); h != 0 && h.Size() != len(digest) {
+		return fmt.Errorf("sign: a digest of %d bytes, and %v makes %d", len(digest), h, h.Size())
+	}
+	return ctx.Err()
 }
 
 // As returns the queue as a crypto.Signer that asks in one request's name, for

@@ -60,12 +60,12 @@ func (r *Remote) Report(s State) {
 }
 
 // Wait estimates the time to a signature asked for now.
-func (r *Remote) Wait(q Request) time.Duration { return r.estimate(&q).Wait }
+func (r *Remote) Wait(q Request) time.Duration { return r.estimate(q).Wait }
 
 // Usable reports whether the holder was heard of within 10 s and has the key.
-func (r *Remote) Usable() bool { return !r.estimate(&Request{}).Away }
+func (r *Remote) Usable() bool { return !r.estimate(Request{}).Away }
 
-func (r *Remote) estimate(q *Request) schedule.Estimate {
+func (r *Remote) estimate(q Request) schedule.Estimate {
 	now := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -81,7 +81,7 @@ func (r *Remote) estimate(q *Request) schedule.Estimate {
 		}
 		slots.Add(s.Mean, rest)
 	}
-	return schedule.Estimate{Wait: slots.Wait(r.ahead(q)), Mean: s.Mean, Rate: slots.Rate()}
+	return schedule.Estimate{Wait: slots.Wait(r.ahead(&q)), Mean: s.Mean, Rate: slots.Rate()}
 }
 
 // ahead is about how many go before a request asked for now: all of its class,
@@ -132,5 +132,5 @@ func (r *Remote) remains(res *Reservation) time.Duration {
 	}
 	asked := res.request
 	asked.Reservation = res
-	return r.estimate(&asked).Wait
+	return r.estimate(asked).Wait
 }

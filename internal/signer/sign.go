@@ -83,6 +83,7 @@ type news struct {
 	token  string // "": none
 	reason string // why it is out of turn; "": it is back
 	away   time.Duration
+	unused Key // to be closed; nil: none
 }
 
 // leave gives a slot back and learns from the signature; q.mu is held.
@@ -106,6 +107,9 @@ func (q *Queue) leave(s slot, c schedule.Class, err error, now time.Time) news {
 	}
 	t.free(s)
 	if t.gone != nil && t.running() == 0 {
+		if t.closed {
+			return news{unused: t.key}
+		}
 		select {
 		case t.wake <- struct{}{}:
 		default: // it knows
@@ -146,6 +150,10 @@ func (t *token) changed(now time.Time) news {
 // tell logs a token's change of state.
 func (q *Queue) tell(n news) {
 	switch {
+	case n.unused != nil:
+		if err := n.unused.Close(); err != nil {
+			q.log.Warn("closing a signing token", "error", err)
+		}
 	case n.token == "":
 	case n.reason != "":
 		q.log.Warn("signing token is taken out of turn", "token", n.token, "reason", n.reason)

@@ -118,7 +118,7 @@ func (q *Queue) Rate() float64 {
 // get, the measured rates and what is left of the signatures under way; for an
 // idle key it is the time of one signature. A reservation that the request
 // carries counts as its own place.
-func (q *Queue) Wait(r Request) time.Duration { return q.estimate(&r).Wait }
+func (q *Queue) Wait(r Request) time.Duration { return q.estimate(r).Wait }
 
 // Usable reports whether a token that holds the key is there.
 func (q *Queue) Usable() bool {
@@ -127,11 +127,11 @@ func (q *Queue) Usable() bool {
 	return q.usable()
 }
 
-func (q *Queue) estimate(r *Request) schedule.Estimate {
+func (q *Queue) estimate(r Request) schedule.Estimate {
 	now := time.Now()
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.expect(r, now)
+	return q.expect(&r, now)
 }
 
 // expect is what a request asked for now can expect; q.mu is held.

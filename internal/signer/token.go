@@ -55,6 +55,7 @@ type token struct {
 
 	gone   error         // why it must be opened again
 	hung   int           // signatures given up, still under way
+	closed bool          // for good; then gone is set
 	since  time.Time     // when it was last taken out of turn
 	worked bool          // it has signed since it was opened
 	wake   chan struct{} // says that gone is set and nothing is under way
@@ -77,7 +78,9 @@ type slot struct {
 func newToken(s *Signer) *token {
 	n := min(max(s.Parallel, 1), maxParallel)
 	t := &token{uri: s.URI, signer: s.Signer, random: rand.Reader, slots: make([]work, n), wake: make(chan struct{}, 1)}
-	t.key, _ = s.Signer.(Key)
+	if t.key, _ = s.Signer.(Key); t.key != nil && s.Away != nil {
+		t.gone, t.since = s.Away, time.Now()
+	}
 	if _, ok := s.Signer.(*ecdsa.PrivateKey); ok {
 		// No randomness means RFC 6979: the same bytes signed again after
 		// a crash give the same certificate. Whoever releases a signature

@@ -80,7 +80,7 @@ func reopen(ctx context.Context, k Key) (ok bool, err error) {
 func (q *Queue) lost(t *token) (lost, worked bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	lost, worked = t.gone != nil && t.running() == 0, t.worked
+	lost, worked = t.gone != nil && !t.closed && t.running() == 0, t.worked
 	if lost {
 		t.worked = false
 	}
@@ -95,16 +95,46 @@ func (q *Queue) reopened(t *token, err error) {
 	now := time.Now()
 	q.mu.Lock()
 	var n news
-	if err != nil {
+	switch {
+	case t.closed:
+	case err != nil:
 		if err.Error() != t.gone.Error() {
 			n = news{token: t.uri, reason: err.Error()}
 		}
 		t.gone = err
-	} else {
+	default:
 		t.gone = nil
 		n = t.changed(now)
 		q.dispatch(now)
 	}
 	q.mu.Unlock()
 	q.tell(n)
+}
+
+var errClosed = errors.New("closed")
+
+// Close gives the tokens back, those that are at a signature when it is done.
+// Who waits, and who asks from now on, gets ErrAway. End Watch before. It
+// blocks on the drivers.
+func (q *Queue) Close() {
+	var unused []Key
+	now := time.Now()
+	q.mu.Lock()
+	for _, t := range q.tokens {
+		if t.closed {
+			continue
+		}
+		if t.usable() {
+			t.since = now
+		}
+		t.gone, t.closed = errClosed, true
+		if t.key != nil && t.running() == 0 {
+			unused = append(unused, t.key)
+		}
+	}
+	q.dispatch(now)
+	q.mu.Unlock()
+	for _, k := range unused {
+		q.tell(news{unused: k})
+	}
 }

@@ -21,9 +21,9 @@ import (
 	"github.com/chancery-pki/chancery/internal/yubikey"
 )
 
-// real reads a published attestation of a real device: statement, device,
+// published reads a published attestation of a real device: statement, device,
 // Yubico's CA.
-func real(t *testing.T, name string) (statement, device, issuer *x509.Certificate) {
+func published(t *testing.T, name string) (statement, device, issuer *x509.Certificate) {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join("testdata", name))
 	if err != nil {
@@ -44,7 +44,7 @@ func real(t *testing.T, name string) (statement, device, issuer *x509.Certificat
 }
 
 func TestRealAttestation(t *testing.T) {
-	statement, device, issuer := real(t, "yubikey-5.4.3.pem")
+	statement, device, issuer := published(t, "yubikey-5.4.3.pem")
 	a, err := yubikey.ParseAttestation(statement, device)
 	if err != nil {
 		t.Fatal(err)
@@ -69,7 +69,7 @@ func TestRealAttestation(t *testing.T) {
 	}
 
 	// The two chains of the two devices, mixed.
-	oldStatement, oldDevice, oldIssuer := real(t, "yubikey-4.3.7.pem")
+	oldStatement, oldDevice, oldIssuer := published(t, "yubikey-4.3.7.pem")
 	both := []*x509.Certificate{issuer, oldIssuer}
 	for name, mixed := range map[string]yubikey.Attestation{
 		"another device's certificate": {Statement: statement, Device: oldDevice},
@@ -277,7 +277,7 @@ func TestVerifyChain(t *testing.T) {
 }
 
 func TestAttestationPEM(t *testing.T) {
-	statement, device, _ := real(t, "yubikey-5.4.3.pem")
+	statement, device, _ := published(t, "yubikey-5.4.3.pem")
 	a, err := yubikey.ParseAttestation(statement, device)
 	if err != nil {
 		t.Fatal(err)

@@ -96,8 +96,9 @@ func (c *card) release() error {
 	}
 }
 
-// releaseTime is above what a YubiKey takes for its slowest signature.
-const releaseTime = 5 * time.Second
+// releaseTime is above what a YubiKey takes for all signatures but those of the
+// longest RSA keys.
+const releaseTime = time.Second
 
 // status is the card's status word in an error of go-piv, 0 if there is none:
 // then the command or its answer got lost.

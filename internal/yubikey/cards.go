@@ -28,9 +28,9 @@ type Cards struct {
 // noticed that it is gone (it looks every 400 ms): go-piv would hold its reader
 // for ever where it can connect but not select.
 const (
-	takenFor  = 2 * time.Second
-	settleFor = time.Second
-	poll      = 100 * time.Millisecond
+	takenFor  = 800 * time.Millisecond
+	settleFor = 500 * time.Millisecond
+	poll      = 50 * time.Millisecond
 )
 
 // Open finds the key that a URI names (see ParseURI) and makes it ready to

@@ -131,7 +131,7 @@ func TestGenerateRefusesACertificate(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := generate(t, vacant(), yubikey.GenerateOptions{})
-	yk := direct(t, 0)
+	yk := direct(t, firstPlace)
 	slot, _ := piv.RetiredKeyManagementSlot(uint32(u.Slot))
 	if err := yk.SetCertificate(piv.DefaultManagementKey, slot, a.Statement); err != nil {
 		t.Fatal(err)
@@ -164,8 +164,8 @@ func direct(t *testing.T, place int) *piv.YubiKey {
 
 // Nothing is changed on the card where something is wrong beforehand.
 func TestGenerateChecksFirst(t *testing.T) {
-	old := newCard(t, 1, softcard.Options{Serial: 3001, Firmware: [3]byte{5, 4, 3}})
-	infineon := newCard(t, 2, softcard.Options{Serial: 3002, Firmware: [3]byte{4, 3, 5}})
+	old, infineon := older[0], older[2]
+	defer old.SetPIN(softcard.DefaultPIN)
 	good := func() yubikey.GenerateOptions {
 		return yubikey.GenerateOptions{KeyType: cert.P256, PIN: pin(softcard.DefaultPIN).ask}
 	}
@@ -208,27 +208,36 @@ func TestGenerateChecksFirst(t *testing.T) {
 // A card whose management key lies under the PIN, as ykman sets it up, needs
 // nothing but the PIN.
 func TestManagementKeys(t *testing.T) {
-	c := newCard(t, 1, softcard.Options{Serial: 3101})
-	secret := bytes.Repeat([]byte{9}, 24)
-	yk := direct(t, 1)
+	c, secret := second, bytes.Repeat([]byte{9}, 24)
+	yk := direct(t, secondPlace)
+	defer func() {
+		yk := direct(t, secondPlace)
+		defer yk.Close()
+		if err := yk.SetManagementKey(secret, piv.DefaultManagementKey); err != nil {
+			t.Error(err)
+		}
+		if err := yk.SetMetadata(piv.DefaultManagementKey, &piv.Metadata{}); err != nil {
+			t.Error(err)
+		}
+	}()
 	if err := yk.SetManagementKey(piv.DefaultManagementKey, secret); err != nil {
 		t.Fatal(err)
 	}
 	yk.Close()
-	_, _, err := new(yubikey.Cards).Generate(t.Context(), uri(c, 0x82), yubikey.GenerateOptions{KeyType: cert.P256, PIN: pin(softcard.DefaultPIN).ask})
+	_, _, err := new(yubikey.Cards).Generate(t.Context(), uri(c, 0x85), yubikey.GenerateOptions{KeyType: cert.P256, PIN: pin(softcard.DefaultPIN).ask})
 	wants(t, err, "management key")
-	generate(t, uri(c, 0x82), yubikey.GenerateOptions{ManagementKey: secret})
+	generate(t, uri(c, 0x85), yubikey.GenerateOptions{ManagementKey: secret})
 	// Without a PIN, since the key wants none.
-	k, _, err := new(yubikey.Cards).Generate(t.Context(), uri(c, 0x83), yubikey.GenerateOptions{KeyType: cert.P256, ManagementKey: secret, PINPolicy: yubikey.PINNever})
+	k, _, err := new(yubikey.Cards).Generate(t.Context(), uri(c, 0x86), yubikey.GenerateOptions{KeyType: cert.P256, ManagementKey: secret, PINPolicy: yubikey.PINNever})
 	if err != nil {
 		t.Fatal(err)
 	}
 	k.Close()
 
-	yk = direct(t, 1)
+	yk = direct(t, secondPlace)
 	if err := yk.SetMetadata(secret, &piv.Metadata{ManagementKey: &secret}); err != nil {
 		t.Fatal(err)
 	}
 	yk.Close()
-	generate(t, uri(c, 0x84), yubikey.GenerateOptions{})
+	generate(t, uri(c, 0x87), yubikey.GenerateOptions{})
 }

@@ -186,7 +186,7 @@ func (k *Key) Reopen(ctx context.Context) error {
 }
 
 // Close gives the key up, and the card with its last key, which other programs
-// can use then. It waits up to 5 seconds for a signature under way.
+// can use then. It waits up to a second for a signature under way.
 func (k *Key) Close() error {
 	if k.closed.Swap(true) {
 		return nil

@@ -62,9 +62,9 @@ func TestNoPINSource(t *testing.T) {
 // A wrong PIN costs one try, however often somebody asks, and the last try is
 // never taken.
 func TestWrongPIN(t *testing.T) {
-	c := newCard(t, 1, softcard.Options{Serial: 4001})
-	name := uri(c, yubikey.Signature)
+	c, name := second, uri(second, 0x90)
 	generate(t, name, yubikey.GenerateOptions{})
+	defer c.SetPIN(softcard.DefaultPIN)
 	before := c.Verifies()
 	shown := func(want, left int) {
 		t.Helper()
@@ -78,7 +78,7 @@ func TestWrongPIN(t *testing.T) {
 		if !errors.Is(err, yubikey.ErrPIN) {
 			t.Fatalf("%v, want ErrPIN", err)
 		}
-		wants(t, err, append(texts, "YubiKey 4001")...)
+		wants(t, err, append(texts, "YubiKey 2001")...)
 	}
 	cards := new(yubikey.Cards)
 	fails(cards, "111111", "2 tries left")
@@ -118,10 +118,10 @@ func tool(t *testing.T, name string, args ...string) []byte {
 }
 
 func TestBlockedPIN(t *testing.T) {
-	c := newCard(t, 1, softcard.Options{Serial: 4101})
-	name := uri(c, yubikey.Signature)
+	c, name := second, uri(second, 0x91)
 	generate(t, name, yubikey.GenerateOptions{})
-	yk := direct(t, 1)
+	defer c.SetPIN(softcard.DefaultPIN)
+	yk := direct(t, secondPlace)
 	for range 3 {
 		if err := yk.VerifyPIN("999999"); err == nil {
 			t.Fatal("taken")
@@ -130,7 +130,7 @@ func TestBlockedPIN(t *testing.T) {
 	yk.Close()
 	before := c.Verifies()
 	_, err := new(yubikey.Cards).Open(t.Context(), name, pin(softcard.DefaultPIN).ask)
-	wants(t, err, "YubiKey 4101", "blocked", "0 tries left", "PUK")
+	wants(t, err, "YubiKey 2001", "blocked", "0 tries left", "PUK")
 	if !errors.Is(err, yubikey.ErrPIN) || c.Verifies() != before {
 		t.Errorf("%v, shown %d times", err, c.Verifies()-before)
 	}

@@ -10,9 +10,11 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -22,16 +24,22 @@ import (
 	"github.com/chancery-pki/chancery/internal/yubikey/softcard/reader"
 )
 
-// The tests' pcscd has three readers. In the first lies one card from the
-// first test to the last, of which each test takes slots of its own; the
-// others are empty where a test begins. libpcsclite knows one pcscd in a
-// process's life, so the tests run one after the other.
+// The tests' pcscd has a reader for each of these cards, which lie there from
+// the first test to the last, and an empty one. libpcsclite knows one pcscd in
+// a process's life, so the tests run one after the other. Each takes slots of
+// its own, and leaves PIN and management key as they were.
 var (
-	readers  *reader.Reader
-	maker    *softcard.Maker
-	first    *softcard.Card
-	slotsTo  atomic.Int32 // how many retired slots of the first card are taken
-	shortDir string       // of pcscd: a socket's path is bounded
+	readers *reader.Reader
+	maker   *softcard.Maker
+	first   *softcard.Card   // for most tests
+	second  *softcard.Card   // to be pulled, blocked and changed
+	older   []*softcard.Card // of firmware 5.4.3, 5.2.7, 4.3.5
+	slotsTo atomic.Int32     // how many retired slots of the first card are taken
+)
+
+// Where the cards lie.
+const (
+	firstPlace, secondPlace, olderPlace, emptyPlace = 0, 1, 2, 5
 )
 
 func TestMain(m *testing.M) {
@@ -43,13 +51,19 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// noPcscd is the environment variable of a process that has no readers.
+const noPcscd = "YUBIKEY_TEST_NO_PCSCD"
+
 func run(m *testing.M) (int, error) {
-	var err error
-	if shortDir, err = os.MkdirTemp("", "pcscd"); err != nil {
+	if os.Getenv(noPcscd) != "" {
+		return m.Run(), nil
+	}
+	dir, err := os.MkdirTemp("", "pcscd") // not t.TempDir: a socket's path is bounded
+	if err != nil {
 		return 1, err
 	}
-	defer os.RemoveAll(shortDir)
-	if readers, err = reader.Start(shortDir, 3); err != nil {
+	defer os.RemoveAll(dir)
+	if readers, err = reader.Start(dir, emptyPlace+1); err != nil {
 		return 1, err
 	}
 	defer readers.Close()
@@ -60,25 +74,46 @@ func run(m *testing.M) (int, error) {
 	if maker, err = softcard.NewMaker(); err != nil {
 		return 1, err
 	}
-	if first, err = softcard.New(softcard.Options{Serial: 1001, Maker: maker}); err != nil {
-		return 1, err
+	var cards []*softcard.Card
+	for i, firmware := range [][3]byte{{}, {}, {5, 4, 3}, {5, 2, 7}, {4, 3, 5}} {
+		c, err := softcard.New(softcard.Options{Serial: uint32(1001 + 1000*i), Firmware: firmware, Maker: maker})
+		if err != nil {
+			return 1, err
+		}
+		cards = append(cards, c)
 	}
-	if err := readers.Insert(0, first); err != nil {
+	first, second, older = cards[firstPlace], cards[secondPlace], cards[olderPlace:]
+	if err := all(cards, readers.Insert); err != nil {
 		return 1, err
 	}
 	return m.Run(), nil
 }
 
-// newCard makes a card and puts it into a reader until the test ends.
-func newCard(t *testing.T, place int, o softcard.Options) *softcard.Card {
+// all does something with some cards and their places at once.
+func all(cards []*softcard.Card, do func(place int, c *softcard.Card) error) error {
+	errs := make([]error, len(cards))
+	var wg sync.WaitGroup
+	for i, c := range cards {
+		if c != nil {
+			wg.Go(func() { errs[i] = do(i, c) })
+		}
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// alone takes all cards but the first out until the test ends.
+func alone(t *testing.T) {
 	t.Helper()
-	o.Maker = maker
-	c, err := softcard.New(o)
-	if err != nil {
+	others := append([]*softcard.Card{nil, second}, older...)
+	if err := all(others, func(place int, _ *softcard.Card) error { return readers.Remove(place) }); err != nil {
 		t.Fatal(err)
 	}
-	insert(t, place, c)
-	return c
+	t.Cleanup(func() {
+		if err := all(others, readers.Insert); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func insert(t *testing.T, place int, c *softcard.Card) {
@@ -86,7 +121,6 @@ func insert(t *testing.T, place int, c *softcard.Card) {
 	if err := readers.Insert(place, c); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { remove(t, place) })
 }
 
 func remove(t *testing.T, place int) {

@@ -230,7 +230,7 @@ func TestRefused(t *testing.T) {
 		"no name":             {NewCA{}, root, "", "needs a name"},
 		"file in the way":     {good, root, taken, "there already"},
 		"another's key":       {good, Parent{Certificate: root.Certificate, Key: other.Key}, "", "is not the key of"},
-		"no certificate":      {good, Parent{Certificate: filepath.Join(dir, "root.key"), Key: root.Key}, "", "no PEM block"},
+		"no certificate":      {good, Parent{Certificate: filepath.Join(dir, "root.key"), Key: root.Key}, "", "has no PEM certificate"},
 		"too large":           {good, Parent{Certificate: large, Key: root.Key}, "", "larger than"},
 		"lost parent":         {good, Parent{Certificate: filepath.Join(dir, "nope.pem"), Key: root.Key}, "", "no such file"},
 		"lost key":            {good, Parent{Certificate: root.Certificate, Key: fileKey(dir, "nope.key")}, "", "no such file"},

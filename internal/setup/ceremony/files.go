@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // maxFile bounds a certificate, a request, a chain or a root's CRL: RSA-16384
@@ -52,7 +53,7 @@ func readPEM(path, kind string) ([]byte, error) {
 	for {
 		var block *pem.Block
 		if block, data = pem.Decode(data); block == nil {
-			return nil, fmt.Errorf("%s has no PEM block %q", path, kind)
+			return nil, fmt.Errorf("%s has no PEM %s", path, strings.ToLower(kind))
 		}
 		if block.Type == kind || kind == "CERTIFICATE REQUEST" && block.Type == "NEW CERTIFICATE REQUEST" {
 			return block.Bytes, nil

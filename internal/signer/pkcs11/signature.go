@@ -5,13 +5,11 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
+	"encoding/asn1"
 	"errors"
 	"fmt"
 	"math/big"
 	"slices"
-
-	"golang.org/x/crypto/cryptobyte"
-	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
 // digestInfo returns what goes before a digest in a PKCS#1 v1.5 signature (RFC
@@ -74,12 +72,7 @@ func signature(public crypto.PublicKey, raw []byte) ([]byte, error) {
 			return nil, fmt.Errorf("the token returned an ECDSA signature of %d bytes, which %s has none of", len(raw), keyName(public))
 		}
 		r, s := new(big.Int).SetBytes(raw[:half]), new(big.Int).SetBytes(raw[half:])
-		var b cryptobyte.Builder
-		b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
-			b.AddASN1BigInt(r)
-			b.AddASN1BigInt(s)
-		})
-		return b.Bytes()
+		return asn1.Marshal(struct{ R, S *big.Int }{r, s})
 	case *rsa.PublicKey:
 		if len(raw) != key.Size() {
 			return nil, fmt.Errorf("the token returned an RSA signature of %d bytes instead of %d", len(raw), key.Size())

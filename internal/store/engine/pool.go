@@ -162,6 +162,7 @@ type line struct {
 
 	patience atomic.Int64 // how long the server may be silent, a time.Duration
 	until    atomic.Int64 // the deadline of whoever has it, unix nanoseconds; 0 for none
+	late     atomic.Bool  // the server didn't answer in time what was written last
 }
 
 func lineOf(c *pgx.Conn) *line {
@@ -175,16 +176,24 @@ func lineOf(c *pgx.Conn) *line {
 // Read implements net.Conn.
 func (l *line) Read(b []byte) (int, error) {
 	begun := time.Now()
-	if err := l.SetReadDeadline(l.deadline(begun)); err != nil {
+	deadline := l.deadline(begun)
+	if l.late.Load() { // pgx, which may read in the background, reads once more after a timeout there
+		deadline = begun
+	}
+	if err := l.SetReadDeadline(deadline); err != nil {
 		return 0, err
 	}
 	n, err := l.Conn.Read(b)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		l.late.Store(true)
+	}
 	return n, l.note(begun, err)
 }
 
 // Write implements net.Conn.
 func (l *line) Write(b []byte) (int, error) {
 	begun := time.Now()
+	l.late.Store(false)
 	if err := l.SetWriteDeadline(l.deadline(begun)); err != nil {
 		return 0, err
 	}

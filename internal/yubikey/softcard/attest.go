@@ -37,7 +37,7 @@ var (
 func NewMaker() (*Maker, error) {
 	m := &Maker{}
 	var err error
-	if m.root, err = authority("Test PIV Root CA", identity{}, 1, newEC); err != nil {
+	if m.root, err = authority("Test PIV Root CA", identity{}, 2, newEC); err != nil {
 		return nil, err
 	}
 	m.piv, err = authority("Test PIV Attestation CA", m.root, 1, newEC)

@@ -40,6 +40,9 @@ func (c *Card) Serve(ctx context.Context, conn *net.TCPConn) error {
 			return fmt.Errorf("softcard: reading from the virtual reader: %w", err)
 		}
 		answer := c.answer(ctx, message)
+		if ctx.Err() != nil {
+			return nil // pulled at work
+		}
 		if answer == nil {
 			continue
 		}

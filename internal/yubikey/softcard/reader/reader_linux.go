@@ -180,14 +180,22 @@ func (r *Reader) Env() []string { return []string{"PCSCLITE_CSOCK_NAME=" + r.soc
 // Insert puts a card into an empty reader, and returns when programs can see
 // it there, which takes about half a second.
 func (r *Reader) Insert(reader int, card *softcard.Card) error {
+	if err := r.put(reader, card); err != nil {
+		return fmt.Errorf("reader %d: %w", reader, err)
+	}
+	return r.await(reader, true)
+}
+
+// put connects a card with a reader.
+func (r *Reader) put(reader int, card *softcard.Card) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.cards[reader] != nil {
-		return fmt.Errorf("reader %d: a card is in it", reader)
+		return errors.New("a card is in it")
 	}
 	conn, err := r.space.dial(firstPort + 2*reader)
 	if err != nil {
-		return fmt.Errorf("reader %d: %w", reader, err)
+		return err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	in := &inserted{pull: cancel, done: make(chan struct{})}
@@ -196,7 +204,7 @@ func (r *Reader) Insert(reader int, card *softcard.Card) error {
 		in.err = card.Serve(ctx, conn)
 	}()
 	r.cards[reader] = in
-	return r.await(reader, true)
+	return nil
 }
 
 // Pull takes the card out, whatever it is doing. Programs that ask it
