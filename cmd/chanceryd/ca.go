@@ -136,7 +136,7 @@ type caCRLCommand struct {
 	Previous string          `help:"The list before, whose entries stay; the file to write, if it is there, unless given." placeholder:"FILE"`
 	Number   int64           `help:"The list's number; one more than that of the list before unless given, so it is needed for the first." placeholder:"N"`
 	Validity config.Duration `help:"How long it is believed; 365d unless given." placeholder:"DURATION"`
-	Revoke   []string        `help:"A certificate to withdraw, and why, as in ca/old.pem=superseded: unspecified, keyCompromise, cACompromise, affiliationChanged, superseded, cessationOfOperation or privilegeWithdrawn." placeholder:"FILE=REASON"`
+	Revoke   []string        `help:"A certificate to withdraw, and why, as in ca/old.pem=superseded: unspecified, keyCompromise, cACompromise, affiliationChanged, superseded, cessationOfOperation or privilegeWithdrawn." sep:"none" placeholder:"FILE=REASON"`
 	Out      string          `help:"The file to write; the list before is replaced." required:"" placeholder:"FILE"`
 }
 

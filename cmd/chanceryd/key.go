@@ -48,6 +48,7 @@ func (k *keyGenerateCommand) Run(ctx context.Context, c console) error {
 	if err != nil {
 		return err
 	}
+	defer ceremony.Close(key)
 	facts, err := ceremony.Facts(k.URI, key)
 	if err != nil {
 		return err
@@ -80,7 +81,8 @@ func (k *keyShowCommand) Run(ctx context.Context, c console) error {
 		if err != nil {
 			return err
 		}
-		facts, err := ceremony.Facts(uri, key.Signer)
+		facts, err := ceremony.Facts(uri, key)
+		ceremony.Close(key)
 		if err != nil {
 			return err
 		}
@@ -135,11 +137,7 @@ func (o *ownKeyFlags) AfterApply() error {
 func (o ownKeyFlags) source(cards *yubikey.Cards) ceremony.Source {
 	return func(ctx context.Context) (crypto.Signer, error) {
 		if !o.Generate {
-			key, err := o.key(o.Key, cards).Open(ctx)
-			if err != nil {
-				return nil, err
-			}
-			return key, nil
+			return o.key(o.Key, cards).Open(ctx)
 		}
 		return o.key(o.Key, cards).Generate(ctx, o.generation())
 	}

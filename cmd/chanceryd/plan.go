@@ -104,10 +104,10 @@ func (p *planCommand) Run(ctx context.Context, c console) error {
 
 // ask reads what isn't given from the running server, if it is needed or
 // wanted.
-func (p *planCommand) ask(ctx context.Context) (plan.Found, error) {
+func (p *planCommand) ask(ctx context.Context) (setup.Found, error) {
 	unsaid := len(p.Key) == 0 || p.Certificates == 0 && p.Workloads == 0 && p.Drain == 0
 	if p.Socket == "" && p.Issuer == "" && !unsaid {
-		return plan.Found{}, nil
+		return setup.Found{}, nil
 	}
 	socket := p.Socket
 	if socket == "" {
@@ -116,15 +116,15 @@ func (p *planCommand) ask(ctx context.Context) (plan.Found, error) {
 	answer, err := setup.ReadSigning(ctx, socket)
 	if err != nil {
 		if unsaid {
-			return plan.Found{}, fmt.Errorf("%w (or say --certificates and --key)", err)
+			return setup.Found{}, fmt.Errorf("%w (or say --certificates and --key)", err)
 		}
-		return plan.Found{}, err
+		return setup.Found{}, err
 	}
-	return plan.FromServer(answer, p.Issuer)
+	return setup.PlanFrom(answer, p.Issuer)
 }
 
 // input puts together what was given, what the server said, and defaults.
-func (p *planCommand) input(found plan.Found) (plan.Input, error) {
+func (p *planCommand) input(found setup.Found) (plan.Input, error) {
 	in := plan.Input{
 		Fleet: plan.Fleet{
 			Workloads: p.Workloads, PerWorkload: p.PerWorkload, Clients: p.Clients, Lifetime: first(p.Lifetime, found.Lifetime, 24*time.Hour),

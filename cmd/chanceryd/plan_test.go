@@ -82,7 +82,7 @@ func TestPlanAsksTheServer(t *testing.T) {
 	if r.Budget != 4 || r.Keys != 1 || r.Alive < 29_990 || r.Alive > 30_010 || r.Drain.Workloads.P99 < 25 || r.Uses["ocsp"].Demand < 1 {
 		t.Errorf("%+v", r)
 	}
-	if !strings.Contains(errs, "read from the server: issuer workloads with 30,000 certificates alive") {
+	if !strings.Contains(errs, "read from the server: issuer workloads with 30000 certificates alive") {
 		t.Errorf("notes: %s", errs)
 	}
 	if _, out, _ := runPlan(t, "--key", "10ms", "--lifetime", "24h", "--ocsp-asked", "none"); !strings.Contains(out, "100 signatures a second") ||

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"io"
 	"os"
+
+	"golang.org/x/sys/unix"
 )
 
 // maxTyped bounds a typed line: terminals cut at 4 KiB.
@@ -64,4 +66,19 @@ func (t terminal) read(ctx context.Context, prompt string) ([]byte, error) {
 		}
 		return line, nil
 	}
+}
+
+// hideTyping keeps a terminal from showing what is typed, until restore
+// (termios(3)).
+func hideTyping(fd int) (restore func(), err error) {
+	before, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	if err != nil {
+		return nil, err
+	}
+	hidden := *before
+	hidden.Lflag &^= unix.ECHO
+	if err := unix.IoctlSetTermios(fd, unix.TCSETS, &hidden); err != nil {
+		return nil, err
+	}
+	return func() { _ = unix.IoctlSetTermios(fd, unix.TCSETS, before) }, nil // nobody is left to tell
 }

@@ -224,6 +224,8 @@ func (a *Authority) sign(ctx context.Context, w *work) (cert.Serial, error) {
 			_, err = a.replan(ctx, w, false)
 		case errors.Is(err, signer.ErrAway):
 			err = a.move(ctx, w)
+		case errors.Is(err, issuer.ErrWrongIssuer): // the configuration was read anew
+			err = a.adopt(ctx, w)
 		case err != nil:
 			err = fmt.Errorf("signing: %w", err)
 		default:
@@ -263,6 +265,25 @@ func (a *Authority) useKey(ctx context.Context, w *work) ([]byte, error) {
 		return nil, errStale // its context's own error: Issue was still waiting
 	}
 	return der, err
+}
+
+// adopt takes a plan over into the configuration that was read meanwhile, under
+// another key where its own is gone from it.
+func (a *Authority) adopt(ctx context.Context, w *work) error {
+	by, err := a.issuer(w.certificate.Issuer)
+	if err != nil {
+		return err
+	}
+	prepared, err := by.Resume(w.prepared.TBS, w.turn)
+	if errors.Is(err, issuer.ErrWrongIssuer) {
+		_, err = a.replan(ctx, w, false)
+		return err
+	}
+	if err == nil {
+		w.prepared.Discard()
+		w.prepared = prepared
+	}
+	return err
 }
 
 // move waits until a key is at hand for a plan whose own went away. What that

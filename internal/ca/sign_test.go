@@ -356,3 +356,42 @@ func TestTurns(t *testing.T) {
 		}
 	})
 }
+
+// A plan made before the configuration was read anew goes on after: with its
+// own key, or with another where that was taken out.
+func TestPlanOutlivesReload(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		for _, stays := range []bool{true, false} {
+			f := newFamily(t, 2)
+			old, _ := f.issuer(t, 0)
+			planned := make(chan struct{})
+			reloaded := make(chan struct{})
+			k := &key{Local: old}
+			k.wait(func(context.Context) error {
+				close(planned)
+				<-reloaded
+				return nil
+			})
+			w.signsWith(k)
+			a := w.account(t, "main")
+			o := a.ready("a.example")
+			done := make(chan OrderView)
+			go func() { done <- a.finalize(o) }()
+			<-planned
+			if !stays {
+				f.tokens, f.chains = f.tokens[1:], f.chains[1:]
+			}
+			next, _ := f.issuer(t, 0)
+			w.signsWith(next)
+			k.Local = next // Issue is asked of what the configuration has now
+			close(reloaded)
+			if o = <-done; o.Status != protocol.OrderValid {
+				t.Fatalf("stays: %v: %s", stays, o.Status)
+			}
+			c, _ := a.fetch(o)
+			if err := c.CheckSignatureFrom(f.chains[0][0]); err != nil {
+				t.Errorf("stays: %v: %v", stays, err)
+			}
+		}
+	})
+}

@@ -1,13 +1,13 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"net/url"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/chancery-pki/chancery/internal/signer"
 	"github.com/chancery-pki/chancery/internal/signer/pkcs11"
 	"github.com/chancery-pki/chancery/internal/yubikey"
 )
@@ -116,7 +116,7 @@ func (k *checker) key(path, uri string, keys map[string]string) {
 		k.fail(path, "a key doesn't belong into this file; name the file that holds it, as in \"file:ca/servers.key\"")
 		return
 	}
-	canonical, err := k.c.checkKeyURI(uri)
+	canonical, err := k.c.canonicalKey(uri)
 	if err != nil {
 		k.fail(path, "%v", err)
 		return
@@ -128,18 +128,13 @@ func (k *checker) key(path, uri string, keys map[string]string) {
 	keys[canonical] = path
 }
 
-// keySchemes are the kinds of keys there are.
-var keySchemes = []string{"file:", "pkcs11:", "yubikey:"}
-
-// checkKeyURI checks that a URI can name a key, and returns the same text for
+// canonicalKey checks that a URI can name a key, and returns the same text for
 // all ways to write it; whether there is such a key shows when it is opened.
-func (c *Config) checkKeyURI(uri string) (canonical string, err error) {
+func (c *Config) canonicalKey(uri string) (string, error) {
+	if err := signer.CheckURI(uri); err != nil {
+		return "", err
+	}
 	switch {
-	case strings.HasPrefix(uri, "file:"):
-		if strings.Trim(uri[len("file:"):], "/") == "" {
-			return "", errors.New("the path is missing")
-		}
-		return c.KeyURI(uri), nil
 	case strings.HasPrefix(uri, "pkcs11:"):
 		u, err := pkcs11.ParseURI(uri)
 		return u.String(), err
@@ -147,7 +142,7 @@ func (c *Config) checkKeyURI(uri string) (canonical string, err error) {
 		u, err := yubikey.ParseURI(uri)
 		return u.String(), err
 	}
-	return "", fmt.Errorf("%q is not a key's URI known here; %s", uri, listing("it begins with", keySchemes))
+	return c.KeyURI(uri), nil
 }
 
 // secrets checks that passwords go with files and PINs with tokens.

@@ -17,7 +17,7 @@
 // read them is for `chanceryd check`, which calls it.
 //
 // The package may import internal/policy, internal/cert, internal/protocol,
-// for the form of key URIs internal/signer/pkcs11 and internal/yubikey, for
-// the usual shares internal/signer/schedule, and github.com/goccy/go-yaml (its lexer and parser; the values are put into
-// the structs here, so that every one keeps its position).
+// internal/signer and its kinds of keys (for the form of their URIs and the
+// usual shares), and github.com/goccy/go-yaml (its lexer and parser; the values
+// are put into the structs here, so that every one keeps its position).
 package config

@@ -16,5 +16,5 @@
 // a second they don't count.
 //
 // The package is pure: no I/O, no clock, no goroutines. It imports
-// internal/signer/schedule, and internal/api for what a running server says.
+// internal/signer/schedule only.
 package plan

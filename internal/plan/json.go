@@ -59,7 +59,6 @@ type (
 		From      *float64             `json:"from"`
 		Width     *float64             `json:"width"`
 		Busy      map[string][]float64 `json:"busy"`
-		Waiting   map[string][]int     `json:"waiting"`
 		Workloads []int                `json:"workloads_waiting"`
 	}
 )
@@ -110,16 +109,13 @@ func (w Waits) forJSON() waitsJSON {
 }
 
 func (s Series) forJSON() seriesJSON {
-	out := seriesJSON{inSeconds(s.From), inSeconds(s.Width), map[string][]float64{}, map[string][]int{}, s.Workloads}
+	out := seriesJSON{inSeconds(s.From), inSeconds(s.Width), map[string][]float64{}, s.Workloads}
 	for c := range schedule.Classes {
-		busy, waiting := make([]float64, len(s.Busy)), make([]int, len(s.Waiting))
+		busy := make([]float64, len(s.Busy))
 		for i := range s.Busy {
 			busy[i] = math.Round(s.Busy[i][c]*1e6) / 1e6
 		}
-		for i := range s.Waiting {
-			waiting[i] = s.Waiting[i][c]
-		}
-		out.Busy[c.String()], out.Waiting[c.String()] = busy, waiting
+		out.Busy[c.String()] = busy
 	}
 	return out
 }

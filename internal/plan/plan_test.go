@@ -189,6 +189,23 @@ func (f Fleet) perAsk(c schedule.Class) float64 {
 	return 1
 }
 
+// Answers for certificates that live long are asked for at all times alike,
+// not in waves.
+func TestSteadyStateIsSteady(t *testing.T) {
+	in := usual(8000, 0, 1)
+	in.Fleet.Lifetime, in.OCSP.Asked = 60*24*time.Hour, 1
+	r := mustRun(t, in)
+	const parts = 8 // of a day and a half
+	for i := range parts {
+		var sum float64
+		of := r.Day.Busy[i*len(r.Day.Busy)/parts : (i+1)*len(r.Day.Busy)/parts]
+		for _, busy := range of {
+			sum += busy[schedule.OCSP]
+		}
+		near(t, "OCSP's part", sum/float64(len(of)), r.Uses[schedule.OCSP].Share, .08)
+	}
+}
+
 // What a fleet has by Little's law: so many in use, a lifetime each, so many
 // alive.
 func TestAliveAndInUse(t *testing.T) {

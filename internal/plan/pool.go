@@ -290,12 +290,3 @@ func (p *pool) dropFirst() {
 		i = child
 	}
 }
-
-// waiting is how many of a class wait at all keys.
-func (p *pool) waiting(c schedule.Class) int {
-	n := 0
-	for _, k := range p.keys {
-		n += k.line.Len(c)
-	}
-	return n
-}

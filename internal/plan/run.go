@@ -66,7 +66,6 @@ type Rung struct {
 type Series struct {
 	From, Width time.Duration               // of the first bucket, against the beginning of the drain; of each
 	Busy        [][schedule.Classes]float64 // the part of the budget that each class took
-	Waiting     [][schedule.Classes]int     // how many wait at the end of the bucket
 	Workloads   []int                       // drained ones that wait at the end of the bucket
 }
 
@@ -79,8 +78,8 @@ const (
 	closeBuckets     = 256
 
 	hopelessSignatures = 500_000
-	searchSignatures   = 1_000_000
-	searchCertificates = 1_000_000
+	searchSignatures   = 300_000
+	searchCertificates = 300_000
 )
 
 // Run simulates what is planned for. It returns Check's errors. A fleet of a
@@ -126,7 +125,7 @@ func (r *Result) steady() {
 	long := max(seconds(steadySignatures/min(all, r.Budget)), time.Second)
 	warm := long / 10
 	if all > r.Budget && r.certificates() < r.Budget { // what is late is later the longer it goes on, up to a point
-		long = max(long, min(2*r.Input.Fleet.use(), seconds(3*searchSignatures/r.Budget)))
+		long = max(long, min(2*r.Input.Fleet.use(), seconds(10*searchSignatures/r.Budget)))
 		warm = long / 2
 	}
 	s := r.run(r.Input, span{to: long, warm: warm, quiet: true})
@@ -172,15 +171,16 @@ func (r *Result) drain() {
 	}
 	r.Drain, r.Close = d, s.series()
 	if d.Over != Forever {
-		r.Close.cut(-d.Over / 12)
+		r.Close.cut(-d.Over/12, d.Over+d.Over/12)
 	}
 }
 
-// cut leaves out the buckets before a time.
-func (s *Series) cut(before time.Duration) {
-	n := min(max(int((before-s.From)/s.Width), 0), len(s.Busy))
-	s.From += s.Width * time.Duration(n)
-	s.Busy, s.Waiting, s.Workloads = s.Busy[n:], s.Waiting[n:], s.Workloads[n:]
+// cut leaves out the buckets before one time and after another.
+func (s *Series) cut(from, to time.Duration) {
+	first := min(max(int((from-s.From)/s.Width), 0), len(s.Busy))
+	end := min(max(int((to-s.From)/s.Width)+1, first), len(s.Busy))
+	s.From += s.Width * time.Duration(first)
+	s.Busy, s.Workloads = s.Busy[first:end], s.Workloads[first:end]
 }
 
 // drainSpan is from long enough before the drain for the queues to be as they
@@ -258,7 +258,7 @@ func waitsOf(sorted []time.Duration, n int) Waits {
 func (s *simulation) series() Series {
 	r := &s.watch.series
 	n := min(int((s.now-r.from)/r.width)+1, len(r.busy))
-	out := Series{From: r.from, Width: r.width, Waiting: r.waiting[:n], Workloads: make([]int, n)}
+	out := Series{From: r.from, Width: r.width, Workloads: make([]int, n)}
 	all := r.width.Seconds() * places(s.in)
 	for b := range n {
 		var busy [schedule.Classes]float64
@@ -363,15 +363,16 @@ func (in Input) slowest() time.Duration {
 	return slowest
 }
 
-// most is how many times as large a fleet a search looks at: one that can be
-// held, and simulated in a second.
+// most is how many times as large a fleet a search looks at: one that is
+// simulated in no time, or at least somewhat more than there is.
 func (in Input) most() float64 {
 	certificates := max(in.Fleet.inUse(), in.Fleet.slot(in.Drain.Workloads))
 	d := in.Demand()
 	grows := d[schedule.Issuance] + d[schedule.Renewal] + d[schedule.OCSP]
 	lasts := in.Bound + in.Drain.Over + 200*in.slowest()
 	signatures := grows*lasts.Seconds() + float64(in.Fleet.slot(in.Drain.Workloads))*in.Fleet.signatures()
-	return min(searchCertificates/float64(certificates), searchSignatures/signatures)
+	quick := min(searchCertificates/float64(certificates), searchSignatures/signatures)
+	return min(max(quick, 8), max(MaxCertificates/float64(certificates), 2))
 }
 
 // grow says when keys are to be added.
@@ -413,7 +414,7 @@ func (r *Result) fits(p99 time.Duration) float64 {
 	model := in.withKeys(len(in.Keys))
 	low, high := 0.0, math.Inf(1) // fits; doesn't
 	least := 1 / float64(model.Drain.Workloads)
-	most := max(model.most(), 1)
+	most := model.most()
 	for f, tries := 1.0, 0; tries < 14; tries++ {
 		if tries > 0 || len(in.Keys) > sample {
 			p99 = r.wait(model.scaled(f))

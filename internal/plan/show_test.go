@@ -14,8 +14,6 @@ import (
 	"unicode/utf8"
 
 	"pgregory.net/rapid"
-
-	"github.com/chancery-pki/chancery/internal/api"
 )
 
 func contains(s, part string) bool { return strings.Contains(s, part) }
@@ -28,12 +26,14 @@ func odd() map[string]Input {
 		return in
 	}
 	return map[string]Input{
-		"usual":          change(func(*Input) {}),
-		"no drain":       change(func(in *Input) { in.Drain = Drain{} }),
-		"nothing yet":    change(func(in *Input) { in.Fleet.Workloads = 0 }),
-		"one workload":   change(func(in *Input) { in.Fleet.Workloads, in.Drain.Workloads, in.Fleet.PerWorkload = 1, 1, 1 }),
-		"too much":       change(func(in *Input) { in.Fleet.Workloads, in.Keys = 150_000, keys(1, card) }),
-		"OCSP too much":  change(func(in *Input) { in.Fleet.Workloads, in.OCSP.Asked, in.OCSP.Validity = 50_000, 1, 4*time.Hour }),
+		"usual":        change(func(*Input) {}),
+		"no drain":     change(func(in *Input) { in.Drain = Drain{} }),
+		"nothing yet":  change(func(in *Input) { in.Fleet.Workloads = 0 }),
+		"one workload": change(func(in *Input) { in.Fleet.Workloads, in.Drain.Workloads, in.Fleet.PerWorkload = 1, 1, 1 }),
+		"too much":     change(func(in *Input) { in.Fleet.Workloads, in.Keys = 150_000, keys(1, card) }),
+		"OCSP too much": change(func(in *Input) {
+			in.Fleet.Workloads, in.OCSP.Asked, in.OCSP.Validity, in.Horizon = 30_000, 1, 2*time.Hour, 2*time.Hour
+		}),
 		"in memory":      change(func(in *Input) { in.Keys = []Key{{Signature: 20 * time.Microsecond, Parallel: 8}} }),
 		"no such bound":  change(func(in *Input) { in.Bound = time.Millisecond }),
 		"a slow key":     change(func(in *Input) { in.Keys = keys(1, time.Hour); in.Fleet.Workloads, in.Drain.Workloads = 1, 3 }),
@@ -199,49 +199,5 @@ func TestHowLong(t *testing.T) {
 		if got := rough(n); got != want {
 			t.Errorf("rough %v: %q, want %q", n, got, want)
 		}
-	}
-}
-
-func TestFromServer(t *testing.T) {
-	s := api.Signing{
-		Shares: map[string]float64{"issuance": .5, "renewal": .4, "ocsp": .09, "crl": .01},
-		Issuers: []api.SigningIssuer{{
-			Name: "workloads", OCSPValidity: 8 * 3600,
-			Keys: []api.SigningKey{
-				{Subject: "A", State: "ready", Signature: .2, Parallel: 1, Live: 30_000},
-				{Subject: "B", State: "remote", Parallel: 2, Live: 9000},
-				{Subject: "C", State: "away", Reason: "pulled out", Signature: .2, Live: 900},
-				{Subject: "D", State: "retired", Live: 100},
-				{Subject: "E", State: "ready", URIs: []string{"file:/x"}},
-			},
-			Profiles: []api.SigningProfile{{Name: "short", Lifetime: 3600, Revocation: "none"}, {Name: "long", Lifetime: 86400, Revocation: "crl+ocsp"}},
-		}, {Name: "elsewhere"}},
-	}
-	f, err := FromServer(s, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if f.Alive != 40_000 || len(f.Keys) != 3 || f.Keys[0].Signature != card || f.Keys[1].Signature != assumedSignature ||
-		f.Keys[1].Parallel != 2 || f.Keys[2].Signature != assumedInMemory || f.Lifetime != time.Hour ||
-		f.OCSPValidity != 8*time.Hour || f.Lists != 1 || f.Shares[0] != .5 {
-		t.Errorf("%+v", f)
-	}
-	for _, want := range []string{"C is away", "pulled out", "B has signed nothing", "1h to 24h", "some profiles have no OCSP", "40,000"} {
-		if !contains(strings.Join(f.Notes, "\n"), want) {
-			t.Errorf("no note of %q: %q", want, f.Notes)
-		}
-	}
-	s.Issuers[1].Keys = s.Issuers[0].Keys
-	if _, err := FromServer(s, ""); err == nil || !contains(err.Error(), "workloads, elsewhere") {
-		t.Errorf("two issuers: %v", err)
-	}
-	if f, err := FromServer(s, "elsewhere"); err != nil || f.OCSPValidity != 0 {
-		t.Errorf("%+v, %v", f, err)
-	}
-	if _, err := FromServer(s, "other"); err == nil {
-		t.Error("an issuer that isn't there was found")
-	}
-	if _, err := FromServer(api.Signing{}, ""); err == nil {
-		t.Error("a server without issuers was read")
 	}
 }

@@ -17,8 +17,7 @@ type simulation struct {
 	calendar *calendar
 	pool     *pool
 	slots    []slot
-	outside  []*job                // that no key had room for, first come first served
-	turned   [schedule.Classes]int // how many of them there are, by class
+	outside  []*job // that no key had room for, first come first served
 	drain    drainRun
 	watch    *watch
 }
@@ -95,7 +94,7 @@ func (s *simulation) step(end moment) bool {
 }
 
 func (s *simulation) advance(to moment) {
-	s.watch.until(to, s)
+	s.watch.series.until(to)
 	s.now = max(s.now, to)
 }
 
@@ -172,7 +171,9 @@ func scattered(i int, part float64) bool {
 // of a given age, if it was asked about since it came to be.
 func (s *simulation) nextAnswer(age time.Duration) time.Duration {
 	cycle := s.in.OCSP.refresh() + s.in.OCSP.Every
-	at := max(age-20*cycle, 0) // after so many its beginning is forgotten
+	// After so many its beginning is forgotten; from when exactly is chance,
+	// or all old ones would be in step.
+	at := max(age-time.Duration((20+s.random.Float64())*float64(cycle)), 0)
 	for at += s.exponential(s.in.OCSP.Every); at < age; {
 		at += s.in.OCSP.refresh() + s.exponential(s.in.OCSP.Every)
 	}
@@ -236,7 +237,6 @@ func (s *simulation) ask(c schedule.Class, i int, drained bool) {
 	j.client = uint32(workload)
 	if !s.pool.place(j, s.now) {
 		s.outside = append(s.outside, j)
-		s.turned[c]++
 	}
 }
 
@@ -261,7 +261,6 @@ func (s *simulation) signed(j *job) {
 		return
 	}
 	if len(s.outside) > 0 && s.pool.place(s.outside[0], s.now) {
-		s.turned[s.outside[0].turn.Class]--
 		s.outside = s.outside[1:]
 	}
 	s.watch.answered(j, s.now)

@@ -345,11 +345,15 @@ func (p *page) rungs() {
 	p.section("", "")
 	p.text(middle+20, p.y-14, "section", "With other numbers of keys")
 	p.y += 8
-	longest := r.Input.Bound.Seconds() * 1.25
+	longest, bound := 0.0, r.Input.Bound.Seconds()
 	for _, rung := range r.Growth.Rungs {
 		if w := rung.Workloads.P99; w != Forever {
 			longest = max(longest, w.Seconds())
 		}
+	}
+	near := longest == 0 || longest > bound/5 // that the bound is on the picture
+	if near {
+		longest = max(longest, 1.25*bound)
 	}
 	f := frame{left: middle + 104, right: pageRight - 66, upper: p.y, low: 0, high: longest, top: 1}
 	const step = 31
@@ -363,10 +367,12 @@ func (p *page) rungs() {
 		p.y += step
 	}
 	f.lower = p.y + 4
-	bound := f.x(r.Input.Bound.Seconds())
-	p.add(`<line x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f" class="bound"/>`, bound, f.upper, bound, f.lower)
-	p.text(bound, f.lower+14, "boundnote mid", "wanted: "+howLong(r.Input.Bound))
-	p.y += 42
+	if at := f.x(bound); near {
+		p.add(`<line x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f" class="bound"/>`, at, f.upper, at, f.lower)
+		p.text(at, f.lower+14, "boundnote mid", "wanted: "+howLong(r.Input.Bound))
+		p.y += 18
+	}
+	p.y += 24
 	p.text(middle+20, p.y, "tick", "Full: until half of them have theirs; pale: until 99 of 100 have.")
 }
 

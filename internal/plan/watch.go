@@ -28,8 +28,6 @@ type series struct {
 	from, width moment
 	grows       bool
 	busy        [][schedule.Classes]time.Duration // of the keys
-	waiting     [][schedule.Classes]int           // at the end of each bucket
-	next        int                               // the bucket whose end comes next
 }
 
 func newWatch(in Input, over span) *watch {
@@ -41,26 +39,16 @@ func newWatch(in Input, over span) *watch {
 		}
 		w.series = series{
 			from: over.from, width: max(width, 1), grows: over.drained,
-			busy: make([][schedule.Classes]time.Duration, n), waiting: make([][schedule.Classes]int, n),
+			busy: make([][schedule.Classes]time.Duration, n),
 		}
 	}
 	return w
 }
 
-// until looks at the queues at the end of each bucket before a moment.
-func (w *watch) until(at moment, s *simulation) {
-	r := &w.series
-	if len(r.busy) == 0 {
-		return
-	}
+// until makes room for a moment.
+func (r *series) until(at moment) {
 	for r.grows && at > r.from+r.width*moment(len(r.busy)) {
 		r.widen()
-	}
-	for r.next < len(r.waiting) && r.from+r.width*moment(r.next+1) <= at {
-		for c := range schedule.Classes {
-			r.waiting[r.next][c] = s.pool.waiting(c) + s.turned[c]
-		}
-		r.next++
 	}
 }
 
@@ -81,16 +69,13 @@ func (r *series) widen() {
 	n := len(r.busy)
 	for b := range n {
 		var busy [schedule.Classes]time.Duration
-		var waiting [schedule.Classes]int
 		if 2*b+1 < n {
 			for c := range busy {
 				busy[c] = r.busy[2*b][c] + r.busy[2*b+1][c]
 			}
-			waiting = r.waiting[2*b+1]
 		}
-		r.busy[b], r.waiting[b] = busy, waiting
+		r.busy[b] = busy
 	}
-	r.next /= 2
 	r.width *= 2
 }
 
@@ -121,7 +106,7 @@ func (w *watch) answered(j *job, now moment) {
 
 // end counts what is under way when the simulation ends.
 func (w *watch) end(s *simulation) {
-	w.until(s.now, s)
+	w.series.until(s.now)
 	for _, r := range s.pool.done {
 		end := min(r.until, w.to)
 		w.series.add(r.job.turn.Class, r.job.begun, end)

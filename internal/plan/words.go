@@ -105,7 +105,7 @@ func (r *Result) fleetInWords() []string {
 	in, f := r.Input, r.Input.Fleet
 	var out []string
 	if f.Workloads > 0 {
-		out = append(out, fmt.Sprintf("%s with %.3g certificates each: %s alive, %s of them in use",
+		out = append(out, fmt.Sprintf("%s with %.3g certificates each: %s alive, %s in use",
 			several(f.Workloads, "workload"), f.PerWorkload, about(f.Alive()), about(f.inUse())))
 	}
 	line := fmt.Sprintf("certificates live %s and are renewed after %s", howLong(f.Lifetime), howLong(f.use()))

@@ -134,7 +134,7 @@ func (r *Responder) answer(ctx context.Context, a *authority, q *revocation.OCSP
 		return Answer{}, err
 	}
 	now := r.clock()
-	if q.HasNonce && a.OCSP.Delegate != nil {
+	if q.HasNonce && a.personal() {
 		if err := r.answerable(ctx, s, &f); err != nil {
 			return Answer{}, err
 		}

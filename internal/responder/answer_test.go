@@ -134,8 +134,6 @@ func TestNonceIsIgnored(t *testing.T) {
 	})
 }
 
-var oidNonce = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 2}
-
 // With a delegate nonces are answered, each for one asker only, and unknown
 // serials get a signed "unknown" (RFC 6960 section 2.2), all by its key.
 func TestDelegate(t *testing.T) {
@@ -314,7 +312,7 @@ func TestKeyAway(t *testing.T) {
 			}
 		}
 		time.Sleep(7 * time.Hour)
-		if o := known.ask(t, r); o.NextUpdate.Sub(time.Now()) > 2*time.Hour {
+		if o := known.ask(t, r); time.Until(o.NextUpdate) > 2*time.Hour {
 			t.Error("who signed this?")
 		}
 		a.set(func(c *card) { c.away = nil })
@@ -326,7 +324,7 @@ func TestKeyAway(t *testing.T) {
 			t.Errorf("%d signatures; want one each, and one anew", n)
 		}
 		for _, l := range []leaf{known, missed, fresh} {
-			if o := l.ask(t, r); o.NextUpdate.Sub(time.Now()) < 7*time.Hour {
+			if o := l.ask(t, r); time.Until(o.NextUpdate) < 7*time.Hour {
 				t.Error("not signed anew")
 			}
 		}

@@ -87,6 +87,16 @@ func (s *shards) wake() {
 	}
 }
 
+// wasWoken reports whether there is something to do, and forgets it.
+func (s *shards) wasWoken() bool {
+	select {
+	case <-s.woken:
+		return true
+	default:
+		return false
+	}
+}
+
 // adopt takes over what another Responder has of the same authority.
 func (a *authority) adopt(previous *authority) {
 	if previous == nil || a.CRL == nil {

@@ -122,7 +122,7 @@ var errDelegateBusy = errors.New("the delegated responder's key is busy")
 // delegate takes the turn of one asker at the delegate's key. free gives it
 // back.
 func (q *requests) delegate(ctx context.Context, a *authority) (free func(), err error) {
-	if a.OCSP.Delegate == nil || a.worker == nil || a.worker.busy() {
+	if !a.personal() || a.worker.busy() {
 		return nil, errDelegateBusy
 	}
 	ctx, cancel := context.WithTimeout(ctx, delegateWait)

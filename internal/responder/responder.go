@@ -392,7 +392,7 @@ func (r *Responder) Issuer(q *revocation.OCSPRequest) (issuerKeyID string, nonce
 	if a == nil {
 		return "", false, false
 	}
-	return a.keyID, a.OCSP.Delegate != nil, true
+	return a.keyID, a.personal(), true
 }
 
 func (r *Responder) match(q *revocation.OCSPRequest) *authority {
@@ -402,3 +402,7 @@ func (r *Responder) match(q *revocation.OCSPRequest) *authority {
 	}
 	return r.authorities[i]
 }
+
+// personal reports whether answers can be signed here for one asker: by a
+// delegate, whose key strangers may spend.
+func (a *authority) personal() bool { return a.OCSP.Delegate != nil && a.worker != nil }

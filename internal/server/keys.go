@@ -18,9 +18,9 @@ import (
 	"github.com/chancery-pki/chancery/internal/ca"
 	"github.com/chancery-pki/chancery/internal/config"
 	"github.com/chancery-pki/chancery/internal/signer"
-	"github.com/chancery-pki/chancery/internal/signer/pkcs11"
 	"github.com/chancery-pki/chancery/internal/signer/schedule"
 	"github.com/chancery-pki/chancery/internal/store"
+	"github.com/chancery-pki/chancery/internal/yubikey"
 )
 
 const (
@@ -37,6 +37,7 @@ const (
 type keyring struct {
 	log    *slog.Logger
 	absent bool // a token that isn't there is no error: it may come
+	cards  *yubikey.Cards
 
 	mu      sync.Mutex
 	ctx     context.Context // of watch; nil before
@@ -50,10 +51,13 @@ type ring struct {
 	queue *signer.Queue
 	keyID string
 	uris  []string
+	used  bool               // by the reading of the configuration under way
+	stop  context.CancelFunc // ends Watch; nil before watch
+	ended chan struct{}      // closed when Watch has returned
 }
 
 func newKeyring(log *slog.Logger) *keyring {
-	return &keyring{log: log, queues: map[string]*ring{}, remotes: map[string]*signer.Remote{}}
+	return &keyring{log: log, cards: new(yubikey.Cards), queues: map[string]*ring{}, remotes: map[string]*signer.Remote{}}
 }
 
 // shares are the configured ones; new certificates get what is left.
@@ -80,6 +84,7 @@ func (k *keyring) open(ctx context.Context, w where) (*signer.Queue, error) {
 	defer k.mu.Unlock()
 	name := strings.Join(w.uris, " ")
 	if r := k.queues[name]; r != nil && fits(r.queue, w.certificate) { // the file may have another key by now
+		r.used = true
 		return r.queue, nil
 	}
 	var tokens []*signer.Signer
@@ -96,18 +101,64 @@ func (k *keyring) open(ctx context.Context, w where) (*signer.Queue, error) {
 	if err != nil {
 		return nil, w.position(w.path, err)
 	}
-	r := &ring{queue: queue, keyID: keyID(w.certificate), uris: w.uris}
+	if old := k.queues[name]; old != nil {
+		k.drop(old)
+	}
+	r := &ring{queue: queue, keyID: keyID(w.certificate), uris: w.uris, used: true}
 	k.queues[name] = r
 	if k.ctx != nil {
-		k.running.Go(func() { r.queue.Watch(k.ctx) })
+		k.tend(r)
 	}
 	return queue, nil
+}
+
+// tend brings the key's tokens back when they went away; mu is held.
+func (k *keyring) tend(r *ring) {
+	ctx, stop := context.WithCancel(k.ctx)
+	r.stop, r.ended = stop, make(chan struct{})
+	k.running.Go(func() {
+		defer close(r.ended)
+		r.queue.Watch(ctx)
+	})
+}
+
+// drop lets go of a key that isn't used any more: those who wait for it are
+// given another; mu is held.
+func (k *keyring) drop(r *ring) {
+	k.running.Go(func() {
+		if r.stop != nil {
+			r.stop()
+			<-r.ended
+		}
+		r.queue.Close()
+	})
+}
+
+// begin and end enclose one reading of the configuration: keys that it doesn't
+// name are let go of, unless it failed.
+func (k *keyring) begin() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, r := range k.queues {
+		r.used = false
+	}
+}
+
+func (k *keyring) end() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for name, r := range k.queues {
+		if !r.used {
+			delete(k.queues, name)
+			k.drop(r)
+		}
+	}
 }
 
 // token opens one token of a signer. One that isn't plugged in may come later:
 // its certificate says which key it has.
 func (k *keyring) token(ctx context.Context, w where, uri string) (*signer.Signer, error) {
-	var o signer.Options
+	o := signer.Options{Cards: k.cards}
 	secret := w.password
 	if !strings.HasPrefix(uri, "file:") {
 		secret = w.pin
@@ -126,11 +177,11 @@ func (k *keyring) token(ctx context.Context, w where, uri string) (*signer.Signe
 		return s, nil
 	}
 	s, err := open(ctx)
-	if err != nil && k.absent && errors.Is(err, pkcs11.ErrNotFound) {
+	if err != nil && k.absent && errors.Is(err, signer.ErrAway) {
 		k.log.Error("a signing key is not there; the server goes on without it and takes it in when it comes",
 			"key", uri, "certificate", w.certificate.Subject.String(), "error", err)
 		late := &lateKey{public: w.certificate.PublicKey, open: open, why: err}
-		return &signer.Signer{Signer: late, URI: uri, Parallel: 1}, nil
+		return &signer.Signer{Signer: late, URI: uri, Parallel: 1, Away: err}, nil
 	}
 	return s, err
 }
@@ -208,7 +259,7 @@ func (k *keyring) watch(ctx context.Context, db *store.DB, authority *ca.Authori
 	k.mu.Lock()
 	k.ctx = ctx
 	for _, r := range k.queues {
-		k.running.Go(func() { r.queue.Watch(ctx) })
+		k.tend(r)
 	}
 	k.mu.Unlock()
 	if db.Engine() != "sqlite" { // which has no other replicas
@@ -229,23 +280,13 @@ func (k *keyring) watch(ctx context.Context, db *store.DB, authority *ca.Authori
 	k.running.Wait()
 }
 
-// report is a key's state as replicas tell it each other.
-type report struct {
-	Mean     time.Duration         `json:"mean"`
-	Parallel int                   `json:"parallel"`
-	Waiting  [schedule.Classes]int `json:"waiting"`
-	Away     string                `json:"away,omitzero"`
-}
-
 // exchange records the states of our keys and reads the others'.
 func (k *keyring) exchange(ctx context.Context, db *store.DB, authority *ca.Authority) error {
 	var ours []store.KeyState
 	now := time.Now()
 	k.mu.Lock()
 	for _, r := range k.queues {
-		s := r.queue.Stats()
-		text, err := json.Marshal(report{s.Mean, s.Parallel, s.Waiting, s.Away})
-		if err == nil {
+		if text, err := json.Marshal(r.queue.State()); err == nil {
 			ours = append(ours, store.KeyState{KeyID: r.keyID, At: now, State: string(text)})
 		}
 	}
@@ -267,9 +308,9 @@ func (k *keyring) exchange(ctx context.Context, db *store.DB, authority *ca.Auth
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, state := range states {
-		var r report
-		if remote := k.remotes[state.KeyID]; remote != nil && json.Unmarshal([]byte(state.State), &r) == nil {
-			remote.Report(signer.State{At: state.At, Mean: r.Mean, Parallel: r.Parallel, Waiting: r.Waiting, Away: r.Away})
+		var s signer.State
+		if remote := k.remotes[state.KeyID]; remote != nil && json.Unmarshal([]byte(state.State), &s) == nil {
+			remote.Report(s)
 		}
 	}
 	return nil

@@ -197,6 +197,9 @@ func (s *Server) reload(ctx context.Context, read func() (*config.Config, error)
 			return fmt.Errorf("tls: %w", err)
 		}
 	}
+	if s.keys != nil {
+		s.keys.begin()
+	}
 	p, err := wire(ctx, c, s.keys, s.log)
 	if err != nil {
 		return err
@@ -205,6 +208,10 @@ func (s *Server) reload(ctx context.Context, read func() (*config.Config, error)
 	if err := s.install(c, p); err != nil {
 		return err
 	}
+	if s.keys == nil {
+		return nil
+	}
+	s.keys.end()
 	// All is in place; what follows can't be refused any more.
 	switch {
 	case pair != nil:

@@ -78,7 +78,7 @@ func explainSocket(socket string, err error) error {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("nobody answers at %s: chanceryd is not running", socket)
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("the server at %s did not answer in %v", socket, signingTimeout)
+		return fmt.Errorf("the server at %s did not answer in time", socket)
 	}
 	return fmt.Errorf("admin socket %s: %w", socket, err)
 }

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/chancery-pki/chancery/internal/api"
 )
 
 // adminSocket answers GET /v1/signing on a socket.
@@ -85,5 +87,51 @@ func TestReadSigningUnreachable(t *testing.T) {
 	defer cancel()
 	if _, err := ReadSigning(ctx, slow); err == nil || !strings.Contains(err.Error(), "did not answer") {
 		t.Errorf("a server that hangs: %v", err)
+	}
+}
+
+// What the server says becomes what is planned for; what had to be taken for
+// granted is said.
+func TestPlanFrom(t *testing.T) {
+	s := api.Signing{
+		Shares: map[string]float64{"issuance": .5, "renewal": .4, "ocsp": .09, "crl": .01},
+		Issuers: []api.SigningIssuer{{
+			Name: "workloads", OCSPValidity: 8 * 3600,
+			Keys: []api.SigningKey{
+				{Subject: "A", State: "ready", Signature: .2, Parallel: 1, Live: 30_000},
+				{Subject: "B", State: "remote", Parallel: 2, Live: 9000},
+				{Subject: "C", State: "away", Reason: "pulled out", Signature: .2, Live: 900},
+				{Subject: "D", State: "retired", Live: 100},
+				{Subject: "E", State: "ready", URIs: []string{"file:/x"}},
+			},
+			Profiles: []api.SigningProfile{{Name: "short", Lifetime: 3600, Revocation: "none"}, {Name: "long", Lifetime: 86400, Revocation: "crl+ocsp"}},
+		}, {Name: "elsewhere"}},
+	}
+	f, err := PlanFrom(s, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.Alive != 40_000 || len(f.Keys) != 3 || f.Keys[0].Signature != 200*time.Millisecond || f.Keys[1].Signature != assumedSignature ||
+		f.Keys[1].Parallel != 2 || f.Keys[2].Signature != assumedInMemory || f.Lifetime != time.Hour ||
+		f.OCSPValidity != 8*time.Hour || f.Lists != 1 || f.Shares[0] != .5 {
+		t.Errorf("%+v", f)
+	}
+	for _, want := range []string{"C is away", "pulled out", "B has signed nothing", "1h0m0s to 24h0m0s", "some profiles have no OCSP", "40000"} {
+		if !strings.Contains(strings.Join(f.Notes, "\n"), want) {
+			t.Errorf("no note of %q: %q", want, f.Notes)
+		}
+	}
+	s.Issuers[1].Keys = s.Issuers[0].Keys
+	if _, err := PlanFrom(s, ""); err == nil || !strings.Contains(err.Error(), "workloads, elsewhere") {
+		t.Errorf("two issuers: %v", err)
+	}
+	if f, err := PlanFrom(s, "elsewhere"); err != nil || f.OCSPValidity != 0 {
+		t.Errorf("%+v, %v", f, err)
+	}
+	if _, err := PlanFrom(s, "other"); err == nil {
+		t.Error("an issuer that isn't there was found")
+	}
+	if _, err := PlanFrom(api.Signing{}, ""); err == nil {
+		t.Error("a server without issuers was read")
 	}
 }

@@ -129,7 +129,7 @@ func (q *Queue) dispatch(now time.Time) {
 		w.done = true
 		if ok {
 			w.slot = s
-			q.counted.waited[w.turn.Class] += now.Sub(w.since)
+			q.counted.waited[w.turn.Class] += max(0, now.Sub(w.since))
 		} else {
 			w.err = q.away()
 		}

@@ -50,10 +50,10 @@ const schemes = "file:PATH (a PEM file), pkcs11:… (RFC 7512) and yubikey:seria
 // or a PIN. They wrap [ErrAway] for a token or key that isn't there, which may
 // come yet, [ErrPassword] and [ErrPermissions] for files.
 func Open(ctx context.Context, uri string, o Options) (*Signer, error) {
-	scheme, rest, err := split(uri)
-	if err != nil {
+	if err := CheckURI(uri); err != nil {
 		return nil, err
 	}
+	scheme, rest, _ := strings.Cut(uri, ":")
 	switch scheme {
 	case "pkcs11":
 		key, err := pkcs11.Open(ctx, uri, o.Password)
@@ -74,7 +74,7 @@ func Open(ctx context.Context, uri string, o Options) (*Signer, error) {
 	}
 	path, err := filePath(rest)
 	if err != nil {
-		return nil, fmt.Errorf("key URI %q: %w", uri, err)
+		return nil, err
 	}
 	key, err := readKey(ctx, path, o.Password)
 	if err != nil {
@@ -96,35 +96,24 @@ func absent(err error, kinds ...error) error {
 // CheckURI reports what is wrong with a key's URI, by its syntax alone: nothing
 // is opened. Its errors don't quote what may be a PIN.
 func CheckURI(uri string) error {
-	scheme, rest, err := split(uri)
-	if err != nil {
-		return err
-	}
-	switch scheme {
-	case "pkcs11":
-		_, err = pkcs11.ParseURI(uri)
-		return err
-	case "yubikey":
-		_, err = yubikey.ParseURI(uri)
-		return err
-	}
-	if _, err := filePath(rest); err != nil {
-		return fmt.Errorf("key URI %q: %w", uri, err)
-	}
-	return nil
-}
-
-// split cuts the scheme off, which is one that Open knows.
-func split(uri string) (scheme, rest string, err error) {
 	scheme, rest, ok := strings.Cut(uri, ":")
 	if !ok {
-		return "", "", fmt.Errorf("key %q is not a URI, which begins with %s; write file:%s for a file", uri, schemes, uri)
+		return fmt.Errorf("key %q is not a URI, which begins with %s; write file:%s for a file", uri, schemes, uri)
 	}
+	var err error
 	switch scheme {
-	case "file", "pkcs11", "yubikey":
-		return scheme, rest, nil
+	case "file":
+		if _, err = filePath(rest); err != nil {
+			err = fmt.Errorf("key URI %q: %w", uri, err)
+		}
+	case "pkcs11":
+		_, err = pkcs11.ParseURI(uri)
+	case "yubikey":
+		_, err = yubikey.ParseURI(uri)
+	default:
+		err = fmt.Errorf("key URI scheme %q is not one of %s", scheme, schemes)
 	}
-	return "", "", fmt.Errorf("key URI scheme %q is not one of %s", scheme, schemes)
+	return err
 }
 
 // filePath takes what follows "file:" apart (RFC 8089 section 2): an optional

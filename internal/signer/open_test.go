@@ -36,18 +36,22 @@ func canSign(t *testing.T, key crypto.Signer, pub crypto.PublicKey) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ok := false
-	switch pub := pub.(type) {
-	case *ecdsa.PublicKey:
-		ok = ecdsa.VerifyASN1(pub, in, sig)
-	case *rsa.PublicKey:
-		ok = rsa.VerifyPKCS1v15(pub, crypto.SHA256, in, sig) == nil
-	case ed25519.PublicKey:
-		ok = ed25519.Verify(pub, in, sig)
-	}
-	if !ok {
+	if !verifies(pub, in, sig) {
 		t.Fatalf("a %T's signature doesn't verify", key)
 	}
+}
+
+// verifies checks a signature of a SHA-256 digest, or Ed25519's of a message.
+func verifies(pub crypto.PublicKey, in, sig []byte) bool {
+	switch pub := pub.(type) {
+	case *ecdsa.PublicKey:
+		return ecdsa.VerifyASN1(pub, in, sig)
+	case *rsa.PublicKey:
+		return rsa.VerifyPKCS1v15(pub, crypto.SHA256, in, sig) == nil
+	case ed25519.PublicKey:
+		return ed25519.Verify(pub, in, sig)
+	}
+	return false
 }
 
 func password(s string) Options {
@@ -145,9 +149,10 @@ func TestURIs(t *testing.T) {
 		{"file:k.key?pin=1", "no query"},
 		{"file:missing.key", "no such file"},
 		{"k.key", "write file:k.key"},
-		{"pkcs11:token=x;object=y", "which opens file:"},
-		{"yubikey:serial=1", "which opens file:"},
-		{"FILE:k.key", "which opens file:"},
+		{"awskms:k", "not one of file:"},
+		{"FILE:k.key", "not one of file:"},
+		{"pkcs11:token=x;object=y?pin-value=1234", "pin-value"},
+		{"yubikey:serial=1", "slot"},
 		{"", "not a URI"},
 	} {
 		s, err := Open(t.Context(), tt.uri, Options{})
@@ -158,6 +163,30 @@ func TestURIs(t *testing.T) {
 			t.Errorf("%s: got %+v", tt.uri, s)
 		case tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)):
 			t.Errorf("%s: err = %v, want %q in it", tt.uri, err, tt.want)
+		}
+	}
+}
+
+// TestCheckURI: what is wrong with a URI is said without opening anything, and
+// without repeating a PIN.
+func TestCheckURI(t *testing.T) {
+	for _, tt := range []struct{ uri, want string }{
+		{"file:/nowhere/k.key", ""},
+		{"pkcs11:token=none;object=nothing?module-path=/nowhere.so", ""},
+		{"yubikey:serial=4711;slot=9c", ""},
+		{"/nowhere/k.key", "write file:/nowhere/k.key"},
+		{"file:", "no path"},
+		{"http://nowhere/k.key", "not one of file:"},
+		{"pkcs11:token=x;object=y?module-path=/nowhere.so&pin-value=19283746", "pin-value"},
+		{"pkcs11:tokem=x", "tokem"},
+		{"yubikey:slot=77", "77"},
+	} {
+		err := CheckURI(tt.uri)
+		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: err = %v, want %q in it", tt.uri, err, tt.want)
+		}
+		if err != nil && strings.Contains(err.Error(), "19283746") {
+			t.Errorf("the PIN is in the error: %v", err)
 		}
 	}
 }
@@ -376,6 +405,21 @@ func FuzzKeyFile(f *testing.F) {
 		}
 		if key, err := parseKey(block); err == nil && key.Public() == nil {
 			t.Error("a key without public half")
+		}
+	})
+}
+
+func FuzzCheckURI(f *testing.F) {
+	for _, seed := range []string{"file:a.key", "file:///etc/a%20b.key", "file://host/a", "pkcs11:token=x;object=y", "yubikey:slot=9c", "", ":", "x"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, uri string) {
+		rest, isFile := strings.CutPrefix(uri, "file:")
+		if err := CheckURI(uri); err != nil || !isFile {
+			return
+		}
+		if path, err := filePath(rest); err != nil || path == "" || strings.ContainsRune(path, 0) {
+			t.Errorf("%q is the path %q: %v", uri, path, err)
 		}
 	})
 }

@@ -35,7 +35,8 @@ func NewPool(keys ...Candidate) *Pool { return &Pool{keys: keys} }
 // that usable lets pass (nil: all) and that are there, and reserves a place at
 // it, so that of a burst each sees those before. -1 and nil if there is none.
 // The reservation belongs into the Request of Sign, or must be cancelled.
-// Keys whose waits differ by less than half a signature take turns.
+// Keys whose waits differ by less than half a signature take turns. usable must
+// not block: the pool is locked meanwhile.
 func (p *Pool) Choose(r Request, usable func(place int) bool) (int, *Reservation) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

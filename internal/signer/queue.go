@@ -56,8 +56,8 @@ type QueueOptions struct {
 }
 
 // Queue lets many callers use one key in turn; package schedule has the order.
-// The key may be on several tokens, which are used side by side. A Queue needs
-// no closing.
+// The key may be on several tokens, which are used side by side. Close gives
+// tokens back; a queue of a key in memory needs no closing.
 type Queue struct {
 	public crypto.PublicKey
 	depth  int
@@ -134,22 +134,20 @@ func (q *Queue) Sign(ctx context.Context, r Request, digest []byte, opts crypto.
 		return nil, err
 	}
 	s, err := q.enter(ctx, &r)
-	for tries := 1; ; tries++ {
-		if err != nil {
-			return nil, err
-		}
+	for tries := 1; err == nil; tries++ {
 		if s.token.key == nil {
 			return q.signHere(s, r.Class, digest, opts)
 		}
-		sig, err2 := q.signThere(s, r.Class, digest, opts)
-		if err2 == nil {
+		sig, failure := q.signThere(s, r.Class, digest, opts)
+		switch {
+		case failure == nil:
 			return sig, nil
+		case tries == len(q.tokens): // others failed too, or this one again
+			return nil, fmt.Errorf("%w: %w", ErrAway, failure)
 		}
-		if tries == len(q.tokens) { // others failed it too, or this one again
-			return nil, fmt.Errorf("%w: %w", ErrAway, err2)
-		}
-		s, err = q.reenter(ctx, r.Class, err2)
+		s, err = q.reenter(ctx, r.Class, failure)
 	}
+	return nil, err
 }
 
 // check finds what can't be signed. A token would fail at a digest of the wrong

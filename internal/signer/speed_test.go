@@ -100,6 +100,7 @@ func TestStormKeepsIssuance(t *testing.T) {
 			count = q.Stats().Signed[schedule.Issuance]
 			stop()
 			time.Sleep(time.Minute)
+			synctest.Wait()
 			slices.Sort(waits)
 			p99 = waits[len(waits)*99/100]
 		})

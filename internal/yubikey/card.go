@@ -210,15 +210,15 @@ func (c *card) login(ctx context.Context, source func(context.Context) ([]byte, 
 // mayTry refuses to spend the last try before the card blocks, since a service
 // that is restarted over and over has no memory; c.mu is held.
 func (c *card) mayTry() error {
-	tries, err := c.yk.Retries()
+	left, err := c.yk.Retries()
 	switch {
 	case err != nil && !c.alive():
 		return c.gone(err)
 	case err != nil: // verified already, so all tries are there
 		return nil
-	case tries == 0:
+	case left == 0:
 		return fmt.Errorf("%w: %s has blocked its PIN, 0 tries left: unblock it with the PUK (yubico-piv-tool -a unblock-pin)", ErrPIN, c)
-	case tries == 1:
+	case left == 1:
 		return fmt.Errorf("%w: %s has 1 try left, which isn't risked here: show it the right PIN by hand (yubico-piv-tool -a verify-pin), which brings the tries back", ErrPIN, c)
 	}
 	return nil
@@ -244,7 +244,14 @@ func (c *card) verify(pin string) error {
 		return c.failed("showing the PIN", err)
 	}
 	c.verified, c.pin, c.refused[sum] = false, "", true
-	return fmt.Errorf("%w: %s refused it, %d tries left: it isn't tried again, put the right one into its place", ErrPIN, c, auth.Retries)
+	return fmt.Errorf("%w: %s refused it, %s left: it isn't tried again, put the right one into its place", ErrPIN, c, tries(auth.Retries))
+}
+
+func tries(n int) string {
+	if n == 1 {
+		return "1 try"
+	}
+	return fmt.Sprintf("%d tries", n)
 }
 
 // piv returns go-piv's word for the slot.

@@ -15,9 +15,9 @@
 // While a card is open here, no other program can use it: the session is
 // exclusive, as go-piv makes it.
 //
-// It may import the standard library, golang.org/x/crypto, internal/cert for
-// the names of key types, and go-piv. Its subpackages softcard (a card in
-// software) and softcard/reader (pcscd with a virtual reader) are for tests
-// only. Sources: NIST SP 800-73-4 part 2 (commands), Yubico's PIV extensions
-// and its OID arc 1.3.6.1.4.1.41482.3 (attestation).
+// It may import the standard library, internal/cert for the names of key types,
+// and go-piv. Its subpackages softcard (a card in software) and softcard/reader
+// (pcscd with virtual readers) are for tests only. Sources: NIST SP 800-73-4
+// part 2 (commands), Yubico's PIV extensions and its OID arc
+// 1.3.6.1.4.1.41482.3 (attestation).
 package yubikey

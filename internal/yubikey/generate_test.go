@@ -1,4 +1,4 @@
-//go:build pcsc && cgo
+//go:build linux && pcsc && cgo
 
 package yubikey_test
 
@@ -169,7 +169,7 @@ func TestGenerateChecksFirst(t *testing.T) {
 	good := func() yubikey.GenerateOptions {
 		return yubikey.GenerateOptions{KeyType: cert.P256, PIN: pin(softcard.DefaultPIN).ask}
 	}
-	name := uri(old, yubikey.Signature)
+	name := empty(old, yubikey.Signature)
 	for what, c := range map[string]struct {
 		name   string
 		change func(o *yubikey.GenerateOptions)
@@ -224,11 +224,11 @@ func TestManagementKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	yk.Close()
-	_, _, err := new(yubikey.Cards).Generate(t.Context(), uri(c, 0x85), yubikey.GenerateOptions{KeyType: cert.P256, PIN: pin(softcard.DefaultPIN).ask})
+	_, _, err := new(yubikey.Cards).Generate(t.Context(), empty(c, 0x85), yubikey.GenerateOptions{KeyType: cert.P256, PIN: pin(softcard.DefaultPIN).ask})
 	wants(t, err, "management key")
-	generate(t, uri(c, 0x85), yubikey.GenerateOptions{ManagementKey: secret})
+	generate(t, empty(c, 0x85), yubikey.GenerateOptions{ManagementKey: secret})
 	// Without a PIN, since the key wants none.
-	k, _, err := new(yubikey.Cards).Generate(t.Context(), uri(c, 0x86), yubikey.GenerateOptions{KeyType: cert.P256, ManagementKey: secret, PINPolicy: yubikey.PINNever})
+	k, _, err := new(yubikey.Cards).Generate(t.Context(), empty(c, 0x86), yubikey.GenerateOptions{KeyType: cert.P256, ManagementKey: secret, PINPolicy: yubikey.PINNever})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -239,5 +239,5 @@ func TestManagementKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	yk.Close()
-	generate(t, uri(c, 0x87), yubikey.GenerateOptions{})
+	generate(t, empty(c, 0x87), yubikey.GenerateOptions{})
 }

@@ -1,4 +1,4 @@
-//go:build pcsc && cgo
+//go:build linux && pcsc && cgo
 
 package yubikey_test
 
@@ -62,7 +62,7 @@ func TestNoPINSource(t *testing.T) {
 // A wrong PIN costs one try, however often somebody asks, and the last try is
 // never taken.
 func TestWrongPIN(t *testing.T) {
-	c, name := second, uri(second, 0x90)
+	c, name := second, empty(second, 0x90)
 	generate(t, name, yubikey.GenerateOptions{})
 	defer c.SetPIN(softcard.DefaultPIN)
 	before := c.Verifies()
@@ -91,7 +91,7 @@ func TestWrongPIN(t *testing.T) {
 	shown(1, 2)
 
 	// Another PIN is another try; it may be wrong, too.
-	fails(cards, "222222", "1 tries left")
+	fails(cards, "222222", "1 try left")
 	shown(2, 1)
 	// Now neither another one, nor the right one, nor a restarted process.
 	fails(cards, "333333", "1 try left", "verify-pin")
@@ -118,7 +118,7 @@ func tool(t *testing.T, name string, args ...string) []byte {
 }
 
 func TestBlockedPIN(t *testing.T) {
-	c, name := second, uri(second, 0x91)
+	c, name := second, empty(second, 0x91)
 	generate(t, name, yubikey.GenerateOptions{})
 	defer c.SetPIN(softcard.DefaultPIN)
 	yk := direct(t, secondPlace)

@@ -1,4 +1,4 @@
-//go:build pcsc && cgo
+//go:build linux && pcsc && cgo
 
 package yubikey_test
 
@@ -85,7 +85,7 @@ func TestYubicoTool(t *testing.T) {
 	mustSign(t, k)
 	k.Close()
 
-	ours := generate(t, uri(c, yubikey.Authentication), yubikey.GenerateOptions{})
+	ours := generate(t, empty(c, yubikey.Authentication), yubikey.GenerateOptions{})
 	statement, _ := pem.Decode(on("-a", "attest", "-s", "9a"))
 	device, _ := pem.Decode(on("-a", "read-certificate", "-s", "f9"))
 	if statement == nil || device == nil {

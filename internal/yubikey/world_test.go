@@ -1,4 +1,4 @@
-//go:build pcsc && cgo
+//go:build linux && pcsc && cgo
 
 package yubikey_test
 
@@ -34,7 +34,7 @@ var (
 	first   *softcard.Card   // for most tests
 	second  *softcard.Card   // to be pulled, blocked and changed
 	older   []*softcard.Card // of firmware 5.4.3, 5.2.7, 4.3.5
-	slotsTo atomic.Int32     // how many retired slots of the first card are taken
+	slotsTo atomic.Int32     // how many retired slots of the first card were taken
 )
 
 // Where the cards lie.
@@ -135,9 +135,15 @@ func uri(c *softcard.Card, slot yubikey.Slot) string {
 	return yubikey.URI{Serial: c.Serial(), Slot: slot}.String()
 }
 
-// vacant returns the URI of a slot of the first card that no test used. 9c is
-// the one that shared takes.
-func vacant() string { return uri(first, yubikey.Slot(0x81+slotsTo.Add(1))) }
+// vacant returns the URI of the next slot of the first card, emptied. 9c is the
+// one that shared takes.
+func vacant() string { return empty(first, yubikey.Slot(0x82+(slotsTo.Add(1)-1)%20)) }
+
+// empty empties a slot and returns its URI.
+func empty(c *softcard.Card, slot yubikey.Slot) string {
+	c.Clear(byte(slot))
+	return uri(c, slot)
+}
 
 // shared returns the URI of a key on the first card for all tests that only
 // use it: P-256, PIN once, no touch.

@@ -46,7 +46,8 @@ type Parent struct {
 	Key         Key
 }
 
-// open returns the parent's certificate and key, which fit each other.
+// open returns the parent's certificate and key, which fit each other; the
+// caller closes the key.
 func (p Parent) open(ctx context.Context) (*x509.Certificate, crypto.Signer, error) {
 	c, err := ReadCertificate(p.Certificate)
 	if err != nil {
@@ -57,13 +58,14 @@ func (p Parent) open(ctx context.Context) (*x509.Certificate, crypto.Signer, err
 		return nil, nil, err
 	}
 	if !sameKey(key.Public(), c.PublicKey) {
+		Close(key)
 		return nil, nil, fmt.Errorf("%s is not the key of %q in %s", p.Key.URI, c.Subject, p.Certificate)
 	}
 	return c, key, nil
 }
 
-// Source opens or makes the key that a ceremony is about. It is called once
-// everything else is in order, so that no key is made in vain.
+// Source opens or makes the key that a ceremony is about, which closes it. It is
+// called once everything else is in order, so that no key is made in vain.
 type Source func(context.Context) (crypto.Signer, error)
 
 // CreateCA makes the certificate of a key that is at hand, under a parent
@@ -90,12 +92,14 @@ func (n NewCA) certify(ctx context.Context, source Source, by Parent) (*x509.Cer
 		if err != nil {
 			return nil, err
 		}
+		defer Close(key)
 		return issuer.NewRoot(key, ca)
 	}
 	parent, parentKey, err := by.open(ctx)
 	if err != nil {
 		return nil, err
 	}
+	defer Close(parentKey)
 	if _, err := n.parameters(parent); err != nil {
 		return nil, err
 	}
@@ -103,6 +107,7 @@ func (n NewCA) certify(ctx context.Context, source Source, by Parent) (*x509.Cer
 	if err != nil {
 		return nil, err
 	}
+	defer Close(key)
 	return n.under(parent, parentKey, key.Public())
 }
 
@@ -211,6 +216,7 @@ func RequestCA(ctx context.Context, n NewCA, source Source, out string) error {
 	if err != nil {
 		return err
 	}
+	defer Close(key)
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: subject}, key)
 	if err != nil {
 		return fmt.Errorf("sign the request: %w", err)
@@ -278,6 +284,7 @@ func SignCA(ctx context.Context, n NewCA, request string, by Parent, out string,
 	if err != nil {
 		return nil, err
 	}
+	defer Close(parentKey)
 	c, err := n.under(parent, parentKey, r.PublicKey)
 	if err != nil {
 		return nil, err

@@ -112,7 +112,7 @@ func TestCreate(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			facts, err := Facts(key.URI, opened.Signer)
+			facts, err := Facts(key.URI, opened)
 			if err != nil || facts.KeyID != hex.EncodeToString(made.SubjectKeyId) || facts.Type != typ || facts.Fingerprint != Fingerprint(made.RawSubjectPublicKeyInfo) {
 				t.Errorf("%+v, %v", facts, err)
 			}

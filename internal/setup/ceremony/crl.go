@@ -71,6 +71,7 @@ func (l RootCRL) Run(ctx context.Context) (*x509.RevocationList, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer Close(key)
 	if err := revocation.Check(parent); err != nil {
 		return nil, err
 	}

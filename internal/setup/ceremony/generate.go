@@ -91,13 +91,18 @@ func (k Key) generateYubiKey(ctx context.Context, g Generation) (crypto.Signer, 
 			return nil, err
 		}
 	}
-	key, attestation, err := k.cards().Generate(ctx, k.URI, o)
+	cards := k.Cards
+	if cards == nil {
+		cards = new(yubikey.Cards)
+	}
+	key, attestation, err := cards.Generate(ctx, k.URI, o)
 	if err != nil {
 		return nil, err
 	}
 	if g.Attestation != "" {
 		if err := WriteNew(g.Attestation, attestation.PEM(), 0o644); err != nil {
-			return key, fmt.Errorf("the key was made, but its attestation was not written: %w", err)
+			Close(key)
+			return nil, fmt.Errorf("the key was made, but its attestation was not written: %w", err)
 		}
 	}
 	return key, nil

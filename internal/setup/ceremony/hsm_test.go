@@ -50,7 +50,7 @@ func TestWithHSM(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	facts, err := Facts(ca.Key.URI, opened.Signer)
+	facts, err := Facts(ca.Key.URI, opened)
 	if err != nil || facts.KeyID != keyIDOf(made) || !strings.Contains(facts.Token, "online") {
 		t.Errorf("%+v, %v", facts, err)
 	}
@@ -61,9 +61,18 @@ func TestWithHSM(t *testing.T) {
 	if _, err := CreateCA(t.Context(), NewCA{Name: "X"}, never(t), Parent{Certificate: root.Certificate, Key: ca.Key}, filepath.Join(dir, "x.pem")); err == nil || !strings.Contains(err.Error(), "is not the key of") {
 		t.Error(err)
 	}
-	// A wrong PIN: the error names the token and quotes no PIN.
-	wrong := Key{URI: strings.SplitN(online.URI("servers"), "?", 2)[0] + "?module-path=" + hsm.Module, PINFile: secretFile(t, "98765432")}
-	if _, err := wrong.Open(t.Context()); err == nil || !strings.Contains(err.Error(), "online") || strings.Contains(err.Error(), "98765432") {
+}
+
+// A wrong PIN: the error names the token and quotes no PIN.
+func TestWrongPIN(t *testing.T) {
+	hsm := softhsm.New(t)
+	token := hsm.Token(t, "guarded")
+	k := Key{URI: "pkcs11:token=guarded;object=a?module-path=" + hsm.Module, PINFile: secretFile(t, "98765432")}
+	if _, err := k.Generate(t.Context(), Generation{Type: cert.P256}); err == nil || !strings.Contains(err.Error(), "guarded") || strings.Contains(err.Error(), "98765432") {
 		t.Errorf("%v", err)
+	}
+	k.PINFile = token.PINFile
+	if _, err := k.Generate(t.Context(), Generation{Type: cert.P256}); err != nil {
+		t.Error(err)
 	}
 }

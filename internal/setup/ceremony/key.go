@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/chancery-pki/chancery/internal/cert"
@@ -63,19 +64,25 @@ func (k Key) secret() func(context.Context) ([]byte, error) {
 	return func(ctx context.Context) ([]byte, error) { return k.Ask(ctx, "PIN for "+k.URI) }
 }
 
-func (k Key) cards() *yubikey.Cards {
-	if k.Cards == nil {
-		return new(yubikey.Cards)
-	}
-	return k.Cards
-}
-
-// Open opens the key. It may block on a person and on the token.
-func (k Key) Open(ctx context.Context) (*signer.Signer, error) {
+// Open opens the key; [Close] it when it has signed. It may block on a person
+// and on the token.
+func (k Key) Open(ctx context.Context) (crypto.Signer, error) {
 	if err := k.check(); err != nil {
 		return nil, err
 	}
-	return signer.Open(ctx, k.URI, signer.Options{Password: k.secret()})
+	s, err := signer.Open(ctx, k.URI, signer.Options{Password: k.secret(), Cards: k.Cards})
+	if err != nil {
+		return nil, err
+	}
+	return s.Signer, nil
+}
+
+// Close lets go of a key on a token, so that others can use it; keys in files
+// need nothing.
+func Close(key crypto.Signer) {
+	if token, ok := key.(io.Closer); ok {
+		token.Close() // it has signed, so nothing is lost
+	}
 }
 
 // KeyFacts is what can be said of a key.

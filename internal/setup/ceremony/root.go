@@ -47,6 +47,7 @@ func (r RootRotation) Run(ctx context.Context, source Source) (*Rotated, error) 
 	if err != nil {
 		return nil, err
 	}
+	defer Close(oldKey)
 	if !bytes.Equal(old.RawSubject, old.RawIssuer) {
 		return nil, fmt.Errorf("%s: %q is not a root", r.Old.Certificate, old.Subject)
 	}
@@ -58,6 +59,7 @@ func (r RootRotation) Run(ctx context.Context, source Source) (*Rotated, error) 
 	if err != nil {
 		return nil, err
 	}
+	defer Close(key)
 	if sameKey(key.Public(), old.PublicKey) {
 		return nil, errors.New("the new root's key is the old one's: give it a key of its own")
 	}

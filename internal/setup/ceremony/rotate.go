@@ -50,6 +50,7 @@ func (r Rotation) Run(ctx context.Context, source Source) (*Rotated, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer Close(parentKey)
 	if present.CheckSignatureFrom(parent) != nil {
 		return nil, fmt.Errorf("%q in %s didn't certify %q; for a new root: chanceryd ca rotate --root", parent.Subject, r.By.Certificate, present.Subject)
 	}
@@ -70,6 +71,7 @@ func (r Rotation) Run(ctx context.Context, source Source) (*Rotated, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer Close(key)
 	c, err := n.under(parent, parentKey, key.Public())
 	if err != nil {
 		return nil, err

@@ -118,7 +118,7 @@ func (g *maker) run(ctx context.Context) (s session, err error) {
 			g.module.ctx.CloseSession(s.handle)
 		}
 	}()
-	if err := g.module.logIn(ctx, s.handle, t, g.pin, false); err != nil {
+	if err := g.module.logIn(ctx, s.handle, t, g.pin); err != nil {
 		return s, err
 	}
 	if err := g.name(s); err != nil {

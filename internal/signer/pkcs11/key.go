@@ -20,12 +20,12 @@ type Key struct {
 	uri URI
 	pin func(context.Context) ([]byte, error)
 
-	// Set by Open or Expect and never changed.
+	// Set by Open and never changed.
 	public   crypto.PublicKey
 	parallel int
 
 	reopening sync.Mutex // one Reopen at a time
-	module    *module    // guarded by reopening; nil before Expect's first success
+	module    *module    // guarded by reopening
 
 	mu     sync.Mutex
 	live   *live  // nil: gone
@@ -67,7 +67,7 @@ func Open(ctx context.Context, uri string, pin func(context.Context) ([]byte, er
 
 func open(ctx context.Context, u URI, pin func(context.Context) ([]byte, error)) (*Key, error) {
 	k := newKey(u, pin)
-	l, err := k.connect(ctx, false)
+	l, err := k.connect(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -80,22 +80,6 @@ func newKey(u URI, pin func(context.Context) ([]byte, error)) *Key {
 		pin = pinFile(u.PINSource)
 	}
 	return &Key{uri: u, pin: pin}
-}
-
-// Expect returns the key a URI names without looking for it: for a server that
-// starts while the token is away, and knows the public key from a certificate.
-// The key is gone until Reopen finds it and it is that very key. Its only
-// errors are those of ParseURI, and it doesn't block. Parallel is 1 unless the
-// URI says otherwise.
-func Expect(uri string, public crypto.PublicKey, pin func(context.Context) ([]byte, error)) (*Key, error) {
-	u, err := ParseURI(uri)
-	if err != nil {
-		return nil, err
-	}
-	k := newKey(u, pin)
-	k.public, k.parallel = public, max(u.Parallel, 1)
-	k.token, k.reason = "token of "+u.String(), errors.New("not found yet")
-	return k, nil
 }
 
 // Public returns an *ecdsa.PublicKey, *rsa.PublicKey or ed25519.PublicKey. It
@@ -183,7 +167,7 @@ func (k *Key) Reopen(ctx context.Context) error {
 	if old != nil {
 		k.lose(old, errors.New("opened anew"))
 	}
-	l, err := k.connect(ctx, true)
+	l, err := k.connect(ctx)
 	k.mu.Lock()
 	closed = k.closed
 	switch {
@@ -238,21 +222,21 @@ func (k *Key) lose(l *live, err error) error {
 
 // connect opens sessions, logs in, finds the key and tries it. A module that
 // doesn't show the token is initialized anew, once, if no other key uses it.
-func (k *Key) connect(ctx context.Context, careful bool) (_ *live, err error) {
+func (k *Key) connect(ctx context.Context) (_ *live, err error) {
 	if k.module == nil {
 		if k.module, err = process.load(k.uri); err != nil {
 			return nil, err
 		}
 	}
-	l, err := k.try(ctx, careful)
+	l, err := k.try(ctx)
 	_, module := errors.AsType[pkcs11.Error](err)
 	if (module || errors.Is(err, errAbsent)) && !errors.Is(err, ErrPIN) && ctx.Err() == nil && k.module.renew() {
-		return k.try(ctx, careful)
+		return k.try(ctx)
 	}
 	return l, err
 }
 
-func (k *Key) try(ctx context.Context, careful bool) (_ *live, err error) {
+func (k *Key) try(ctx context.Context) (_ *live, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
 	}
@@ -276,7 +260,7 @@ func (k *Key) try(ctx context.Context, careful bool) (_ *live, err error) {
 			}
 		}
 	}()
-	if err := m.logIn(ctx, s.handle, t, k.pin, careful); err != nil {
+	if err := m.logIn(ctx, s.handle, t, k.pin); err != nil {
 		return nil, err
 	}
 	l := &live{session: s, lost: make(chan struct{})}

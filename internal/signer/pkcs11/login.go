@@ -22,10 +22,10 @@ const (
 )
 
 // login logs the process in to the token of a session, unless it is already.
-// It asks for the PIN only then, and calls C_Login at most once. careful is
-// for logins nobody watches: a token whose next wrong PIN would be the last is
-// then left alone.
-func (m *module) logIn(ctx context.Context, s pkcs11.SessionHandle, t token, pin func(context.Context) ([]byte, error), careful bool) error {
+// It asks for the PIN only then, and calls C_Login at most once. A token whose
+// next wrong PIN would be the last is left alone: a server that is restarted
+// again and again remembers nothing.
+func (m *module) logIn(ctx context.Context, s pkcs11.SessionHandle, t token, pin func(context.Context) ([]byte, error)) error {
 	if t.info.Flags&pkcs11.CKF_LOGIN_REQUIRED == 0 {
 		return nil
 	}
@@ -42,7 +42,7 @@ func (m *module) logIn(ctx context.Context, s pkcs11.SessionHandle, t token, pin
 	if t.info, err = m.ctx.GetTokenInfo(t.slot); err != nil {
 		return fmt.Errorf("%s: %w", t.name(), err)
 	}
-	if err := mayTry(t, careful); err != nil {
+	if err := mayTry(t); err != nil {
 		return err
 	}
 	if pin == nil {
@@ -62,7 +62,7 @@ func (m *module) logIn(ctx context.Context, s pkcs11.SessionHandle, t token, pin
 }
 
 // mayTry looks at what the token says of its PIN before any is offered.
-func mayTry(t token, careful bool) error {
+func mayTry(t token) error {
 	switch {
 	case t.info.Flags&pkcs11.CKF_USER_PIN_LOCKED != 0:
 		return fmt.Errorf("%w of %s is locked, after too many wrong ones; its security officer can set a new one", ErrPIN, t.name())
@@ -70,8 +70,8 @@ func mayTry(t token, careful bool) error {
 		return fmt.Errorf("%w of %s was never set; its security officer must set one first", ErrPIN, t.name())
 	case t.info.Flags&pkcs11.CKF_PROTECTED_AUTHENTICATION_PATH != 0:
 		return fmt.Errorf("%w of %s must be entered on the token's own keypad, which a server can't do", ErrPIN, t.name())
-	case careful && t.info.Flags&pkcs11.CKF_USER_PIN_FINAL_TRY != 0:
-		return fmt.Errorf("%w of %s isn't tried: the token says that the next wrong one locks it; make sure it is right, then restart or reload the server", ErrPIN, t.name())
+	case t.info.Flags&pkcs11.CKF_USER_PIN_FINAL_TRY != 0:
+		return fmt.Errorf("%w of %s isn't tried: the token says that the next wrong one locks it; a right one brings its tries back: pkcs11-tool --module MODULE --login --list-objects", ErrPIN, t.name())
 	}
 	return nil
 }

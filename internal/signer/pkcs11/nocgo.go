@@ -21,11 +21,6 @@ func Open(context.Context, string, func(context.Context) ([]byte, error)) (*Key,
 	return nil, errNoCgo
 }
 
-// Expect fails: this build was made without cgo.
-func Expect(string, crypto.PublicKey, func(context.Context) ([]byte, error)) (*Key, error) {
-	return nil, errNoCgo
-}
-
 // Generate fails: this build was made without cgo.
 func Generate(context.Context, string, cert.KeyType, func(context.Context) ([]byte, error)) (*Key, error) {
 	return nil, errNoCgo

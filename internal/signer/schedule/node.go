@@ -54,16 +54,16 @@ func (n *node) pop() *Turn {
 }
 
 // leave takes a leaf out, and the client and directory that have nothing else.
-func (leaf *node) leave() {
-	for p := leaf.parent; p != nil; p = p.parent {
+func (n *node) leave() {
+	for p := n.parent; p != nil; p = p.parent {
 		p.turns--
 	}
-	up := leaf.parent
-	up.unlink(leaf)
-	for n := up; n.turns == 0 && n.parent != nil; n = up {
-		up = n.parent
-		up.unlink(n)
-		delete(up.byName, n.name)
+	up := n.parent
+	up.unlink(n)
+	for empty := up; empty.turns == 0 && empty.parent != nil; empty = up {
+		up = empty.parent
+		up.unlink(empty)
+		delete(up.byName, empty.name)
 	}
 }
 

@@ -138,6 +138,22 @@ func (c *Card) putData(cmd command) uint16 {
 	return swOK
 }
 
+// certificates are the objects of the slots' certificates (part 1 table 3).
+var certificates = map[byte]uint32{0x9a: 0x5fc105, 0x9c: 0x5fc10a, 0x9d: 0x5fc10b, 0x9e: 0x5fc101}
+
+// Clear empties a slot of its key and its certificate, as somebody with
+// another program does.
+func (c *Card) Clear(slot byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.keys, slot)
+	object := certificates[slot]
+	if object == 0 {
+		object = 0x5fc10d + uint32(slot-0x82) // the retired ones in a row
+	}
+	delete(c.objects, object)
+}
+
 // certificateObject is how a certificate lies in an object (part 1 section
 // 3.2, appendix A table 10): plain, and no error detection code.
 func certificateObject(der []byte) []byte {

@@ -1,3 +1,5 @@
+//go:build linux && pcsc
+
 package reader_test
 
 import (

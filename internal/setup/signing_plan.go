@@ -1,4 +1,4 @@
-package plan
+package setup
 
 import (
 	"errors"
@@ -8,14 +8,16 @@ import (
 	"time"
 
 	"github.com/chancery-pki/chancery/internal/api"
+	"github.com/chancery-pki/chancery/internal/plan"
 	"github.com/chancery-pki/chancery/internal/signer/schedule"
 )
 
-// Found is what a running server says of one of its issuers. What it doesn't
+// Found is what a running server says of one of its issuers, for the plan of
+// its signing budget. What it doesn't
 // know is zero; Notes say what was read and what was taken for granted.
 type Found struct {
 	Alive        int // unexpired certificates
-	Keys         []Key
+	Keys         []plan.Key
 	Lifetime     time.Duration
 	OCSPValidity time.Duration // 0: none of its certificates has OCSP
 	Lists        int           // revocation lists per key
@@ -30,10 +32,10 @@ const (
 	assumedInMemory  = time.Millisecond
 )
 
-// FromServer reads what a running server said. The issuer may be "" where
+// PlanFrom reads what a running server said. The issuer may be "" where
 // only one of them signs here. Keys that are retired or away don't count:
 // they sign nothing.
-func FromServer(s api.Signing, issuer string) (Found, error) {
+func PlanFrom(s api.Signing, issuer string) (Found, error) {
 	found := Found{Shares: schedule.DefaultShares()}
 	i, err := pick(s, issuer)
 	if err != nil {
@@ -49,13 +51,13 @@ func FromServer(s api.Signing, issuer string) (Found, error) {
 			note("%s is away and doesn't count: %s", k.Subject, k.Reason)
 			continue
 		}
-		key := Key{Name: k.Subject, Signature: seconds(k.Signature), Parallel: k.Parallel}
+		key := plan.Key{Name: k.Subject, Signature: inSeconds(k.Signature), Parallel: k.Parallel}
 		if key.Signature <= 0 {
 			key.Signature = assumedSignature
 			if slices.ContainsFunc(k.URIs, func(uri string) bool { return strings.HasPrefix(uri, "file:") }) {
 				key.Signature = assumedInMemory
 			}
-			note("%s has signed nothing yet: %s a signature taken for granted", k.Subject, signatureTime(key.Signature))
+			note("%s has signed nothing yet: %s a signature taken for granted", k.Subject, key.Signature.String())
 		}
 		found.Keys = append(found.Keys, key)
 	}
@@ -65,7 +67,7 @@ func FromServer(s api.Signing, issuer string) (Found, error) {
 		}
 	}
 	found.profiles(i, note)
-	note("read from the server: issuer %s with %s certificates alive, and %s", i.Name, count(found.Alive), keysInWords(found.Keys))
+	note("read from the server: issuer %s with %d certificates alive and %d keys that sign", i.Name, found.Alive, len(found.Keys))
 	return found, nil
 }
 
@@ -99,13 +101,13 @@ func (f *Found) profiles(i api.SigningIssuer, note func(string, ...any)) {
 	var shortest, longest time.Duration
 	plain := 0
 	for _, p := range i.Profiles {
-		life := seconds(p.Lifetime)
+		life := inSeconds(p.Lifetime)
 		if shortest == 0 || life < shortest {
 			shortest = life
 		}
 		longest = max(longest, life)
 		if strings.Contains(p.Revocation, "ocsp") {
-			f.OCSPValidity = seconds(i.OCSPValidity)
+			f.OCSPValidity = inSeconds(i.OCSPValidity)
 		} else {
 			plain++
 		}
@@ -115,9 +117,18 @@ func (f *Found) profiles(i api.SigningIssuer, note func(string, ...any)) {
 	}
 	f.Lifetime = shortest
 	if shortest != longest {
-		note("profiles live from %s to %s; all are taken to live the shortest time", howLong(shortest), howLong(longest))
+		note("profiles live from %v to %v; all are taken to live the shortest time", shortest, longest)
 	}
 	if f.OCSPValidity > 0 && plain > 0 {
 		note("some profiles have no OCSP; all certificates are taken to have it")
 	}
+}
+
+// inSeconds makes a duration of seconds; more than a thousand years are no
+// duration.
+func inSeconds(s float64) time.Duration {
+	if !(s > 0 && s < 1000*365*24*3600) {
+		return 0
+	}
+	return time.Duration(s * float64(time.Second))
 }
