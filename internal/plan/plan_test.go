@@ -58,7 +58,7 @@ func TestWaitsAreThoseOfMD1(t *testing.T) {
 			// Nobody's certificate lives to be renewed: a workload ends
 			// after a hundredth of that time on average.
 			Fleet: Fleet{Workloads: 1000, Clients: 1, Lifetime: 9 * 365 * 24 * time.Hour, Churn: load * 5 * 3600},
-			Keys:  keys(1, card), Vary: -1, Seed: 7,
+			Keys:  keys(1, card), Vary: -1, Seed: 7, Horizon: time.Hour,
 		}
 		w := mustRun(t, in).Uses[schedule.Issuance].Waits
 		want := .2 + load*.2/(2*(1-load))
@@ -225,6 +225,7 @@ func TestAliveAndInUse(t *testing.T) {
 // last four to eight hours, keys of five signatures a second.
 func TestOCSPThatDoesNotFit(t *testing.T) {
 	in := usual(30_000, 400, 1)
+	in.Horizon = time.Hour
 	in.OCSP = OCSP{Validity: 4 * time.Hour, Asked: 1}
 	r := mustRun(t, in)
 	if wanted := r.wanted(); wanted < 1.5 {
@@ -307,6 +308,7 @@ func TestFewKeysStandForMany(t *testing.T) {
 // Keys that can't keep up are said to be so, and the simulation ends.
 func TestTooMuch(t *testing.T) {
 	in := usual(150_000, 100, 1)
+	in.Horizon = time.Hour
 	r := mustRun(t, in)
 	if r.Drain.Workloads.Worst == 0 || r.Uses[schedule.Renewal].Waits.P99 != Forever {
 		t.Errorf("375,000 certificates in use and 5 signatures a second: %+v", r.Uses[schedule.Renewal])

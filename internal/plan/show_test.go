@@ -30,9 +30,9 @@ func odd() map[string]Input {
 		"no drain":     change(func(in *Input) { in.Drain = Drain{} }),
 		"nothing yet":  change(func(in *Input) { in.Fleet.Workloads = 0 }),
 		"one workload": change(func(in *Input) { in.Fleet.Workloads, in.Drain.Workloads, in.Fleet.PerWorkload = 1, 1, 1 }),
-		"too much":     change(func(in *Input) { in.Fleet.Workloads, in.Keys = 150_000, keys(1, card) }),
+		"too much":     change(func(in *Input) { in.Fleet.Workloads, in.Keys, in.Horizon = 150_000, keys(1, card), time.Hour }),
 		"OCSP too much": change(func(in *Input) {
-			in.Fleet.Workloads, in.OCSP.Asked, in.OCSP.Validity, in.Horizon = 30_000, 1, 2*time.Hour, 2*time.Hour
+			in.Fleet.Workloads, in.OCSP.Asked, in.OCSP.Validity, in.Horizon = 20_000, 1, time.Hour, 2*time.Hour
 		}),
 		"in memory":      change(func(in *Input) { in.Keys = []Key{{Signature: 20 * time.Microsecond, Parallel: 8}} }),
 		"no such bound":  change(func(in *Input) { in.Bound = time.Millisecond }),

@@ -1,9 +1,9 @@
 package server
 
 import (
+	"context"
+	"crypto/x509"
 	"time"
-
-	"github.com/chancery-pki/chancery/internal/responder"
 )
 
 // An issuing certificate is announced when it has less than this left, or less
@@ -12,24 +12,36 @@ const announceBefore = 60 * 24 * time.Hour
 
 // announce tells about issuing certificates that near their end.
 func (s *Server) announce(p *parts) {
-	now := time.Now()
 	for _, a := range p.authorities {
-		c := a.Certificate
-		left := c.NotAfter.Sub(now)
-		s.metrics.issuerEnds.WithLabelValues(keyID(c), c.Subject.String()).Set(float64(c.NotAfter.Unix()))
-		if !nearEnd(a, now) {
-			continue
+		s.announceOne(a.Certificate, "issuing certificate", "make another beside it: chanceryd ca rotate")
+		if a.OCSP != nil && a.OCSP.Delegate != nil {
+			s.announceOne(a.OCSP.Delegate.Certificate, "OCSP responder's certificate", "make another: chanceryd ca create --ocsp-responder")
 		}
-		if left <= 0 {
-			s.log.Error("an issuing certificate has ended", "subject", c.Subject.String(), "key_id", keyID(c), "not_after", c.NotAfter)
-			continue
-		}
-		s.log.Warn("an issuing certificate nears its end; make another beside it: chanceryd ca rotate",
-			"subject", c.Subject.String(), "key_id", keyID(c), "not_after", c.NotAfter, "days_left", int(left/(24*time.Hour)))
 	}
 }
 
-func nearEnd(a responder.Authority, now time.Time) bool {
-	c := a.Certificate
-	return c.NotAfter.Sub(now) < max(min(announceBefore, c.NotAfter.Sub(c.NotBefore)/5), 0)
+// announceDaily tells it again each day until ctx ends.
+func (s *Server) announceDaily(ctx context.Context) {
+	tick := time.NewTicker(24 * time.Hour)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			s.announce(s.parts.Load())
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *Server) announceOne(c *x509.Certificate, what, then string) {
+	left := time.Until(c.NotAfter)
+	s.metrics.issuerEnds.WithLabelValues(keyID(c), c.Subject.String()).Set(float64(c.NotAfter.Unix()))
+	about := []any{"subject", c.Subject.String(), "key_id", keyID(c), "not_after", c.NotAfter}
+	switch {
+	case left <= 0:
+		s.log.Error("the "+what+" has ended; "+then, about...)
+	case left < min(announceBefore, c.NotAfter.Sub(c.NotBefore)/5):
+		s.log.Warn("the "+what+" nears its end; "+then, append(about, "days_left", int(left/(24*time.Hour)))...)
+	}
 }

@@ -80,7 +80,7 @@ func (p *publisher) run(ctx context.Context) {
 	p.ctx = ctx
 	p.launch(p.current.Load().responder)
 	p.mu.Unlock()
-	<-ctx.Done()
+	p.server.announceDaily(ctx)
 	p.running.Wait()
 }
 

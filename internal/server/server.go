@@ -65,6 +65,7 @@ type Server struct {
 	publisher *publisher
 	fresh     fresh
 	config    atomic.Pointer[config.Config]
+	parts     atomic.Pointer[parts]
 	acme      atomic.Pointer[http.Handler]
 	keys      *keyring // nil: PublishOnly
 }
@@ -155,6 +156,7 @@ func (s *Server) install(c *config.Config, p *parts) error {
 	if err := s.publisher.install(p); err != nil {
 		return err
 	}
+	s.parts.Store(p)
 	s.announce(p)
 	if s.authority == nil {
 		s.config.Store(c)

@@ -98,10 +98,10 @@ func TestDumpAndLoad(t *testing.T) {
 				if c.CRLShard != 3 {
 					t.Errorf("its shard is %d, want 3", c.CRLShard)
 				}
-				if l, err := target.CRL(t.Context(), "0a", 3); err != nil || l.Number != 7 || l.Parts != 3 {
-					t.Errorf("the list: %+v, %v", l, err)
-				} else if part, err := target.CRLPart(t.Context(), l, 2); err != nil || len(part) != store.CRLPartSize {
-					t.Errorf("its last part has %d bytes: %v", len(part), err)
+				// An old list would be served until there is a new one, with a
+				// number below what relying parties saw (RFC 5280 section 5.2.3).
+				if l, err := target.CRL(t.Context(), "0a", 3); !errors.Is(err, store.ErrNotFound) {
+					t.Errorf("a list was restored: %+v, %v", l, err)
 				}
 				// A backup's answers may be older than a revocation.
 				if _, r, err := target.OCSP(t.Context(), i.Certificate.Serial, "sha1"); err != nil || r.DER != nil || !r.WantedAt.IsZero() {

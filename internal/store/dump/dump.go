@@ -49,8 +49,9 @@ type trailer struct {
 
 // table names a table's columns with their kinds: t text, i integer,
 // b bytes, f flag. Leases, nonces and what replicas say of their keys aren't
-// dumped: they mean nothing elsewhere. OCSP answers neither: those of a backup
-// may be older than a revocation, and are signed anew when they are asked for.
+// dumped: they mean nothing elsewhere. OCSP answers and CRLs neither: those of
+// a backup may be older than a revocation, and CRL numbers must not go back
+// (RFC 5280 section 5.2.3). They are signed anew.
 type table struct {
 	name, columns, key string
 }
@@ -67,8 +68,6 @@ var tables = []table{
 	{"authorizations", "id:t account:t directory:t identifier:t wildcard:f status:t expires_at:i token:t offered:t created_at:i attempt_type:t processing:f tries:i next_at:i problem:t validated_at:i response:b claimed_until:i", "id"},
 	{"certificates", "serial:b state:t order_id:t account:t directory:t profile:t issuer:t issuer_key_id:b names:t der:b key_hash:b not_before:i not_after:i planned_at:i revoked_at:i revoked_reason:i replaced_by:t crl_shard:i client:t claimed_until:i", "serial"},
 	{"certificate_names", "name:t not_after:i serial:b", "name, not_after, serial"},
-	{"crls", "issuer_key_id:b shard:i number:i revision:i this_update:i next_update:i entries:i size:i parts:i", "issuer_key_id, shard"},
-	{"crl_parts", "issuer_key_id:b shard:i number:i part:i body:b", "issuer_key_id, shard, number, part"},
 	{"blocked_keys", "key_hash:b why:t blocked_at:i", "key_hash"},
 	{"limits", "key:t tat:i", "key"},
 	{"numbers", "name:t value:i", "name"},
