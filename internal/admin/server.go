@@ -26,7 +26,7 @@ type Server struct {
 	// Signing tells what the signing keys do; who uses them is added here.
 	Signing func() api.Signing
 	Version string
-	Logger    *slog.Logger
+	Logger  *slog.Logger
 }
 
 // Bounds: an operator's request is small, and the socket is local.

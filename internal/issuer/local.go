@@ -104,7 +104,7 @@ func New(c Config, now time.Time) (*Local, error) {
 			keys = append(keys, a.key)
 		}
 	}
-	if len(faults) == 0 && len(l.active) == 0 {
+	if len(c.Authorities) == 0 {
 		faults = append(faults, fmt.Errorf("issuer %s has no signer", c.Name))
 	}
 	if len(faults) > 0 {
@@ -223,6 +223,9 @@ var extKeyUsage = map[cert.Usage]x509.ExtKeyUsage{cert.Server: x509.ExtKeyUsageS
 // Supports checks at start that the issuer can issue what a profile says. The
 // error tells an operator what to change.
 func (l *Local) Supports(p cert.Profile) error {
+	if len(l.active) == 0 {
+		return fmt.Errorf("profile %s: every signer of issuer %s is retired", p.Name, l.name)
+	}
 	for _, a := range l.active {
 		if err := a.supports(p); err != nil {
 			return fmt.Errorf("profile %s, issuer %s: %w", p.Name, l.name, err)

@@ -202,6 +202,20 @@ func TestChains(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Old certificates need their chain when all who signed are retired; new
+	// ones can't be promised.
+	left := old.authority()
+	left.Queue = nil
+	if l, err := New(Config{Name: "x", Authorities: []Authority{left}}, now); err != nil {
+		t.Error(err)
+	} else if _, _, err := l.Chain(hex.EncodeToString(old.ca.SubjectKeyId), 0); err != nil {
+		t.Error(err)
+	} else if err := l.Supports(profile()); err == nil || !strings.Contains(err.Error(), "retired") {
+		t.Errorf("a profile without signer: %v", err)
+	}
+	if _, err := New(Config{Name: "x"}, now); err == nil {
+		t.Error("an issuer of nothing")
+	}
 	var log bytes.Buffer
 	a := fresh.authority()
 	a.Chains = append(a.Chains, []*x509.Certificate{fresh.ca, short, old.root}, []*x509.Certificate{fresh.ca, cross, old.root})

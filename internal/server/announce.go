@@ -6,16 +6,12 @@ import (
 	"time"
 )
 
-// An issuing certificate is announced when it has less than this left, or less
-// than a fifth of its life: a new key, its ceremony and its roll-out take time.
-const announceBefore = 60 * 24 * time.Hour
-
 // announce tells about issuing certificates that near their end.
 func (s *Server) announce(p *parts) {
-	for _, a := range p.authorities {
-		s.announceOne(a.Certificate, "issuing certificate", "make another beside it: chanceryd ca rotate")
+	for i, a := range p.authorities {
+		s.announceOne(a.Certificate, p.names[i], "issuing certificate", "make another beside it: chanceryd ca rotate")
 		if a.OCSP != nil && a.OCSP.Delegate != nil {
-			s.announceOne(a.OCSP.Delegate.Certificate, "OCSP responder's certificate", "make another: chanceryd ca create --ocsp-responder")
+			s.announceOne(a.OCSP.Delegate.Certificate, "", "OCSP responder's certificate", "make another: chanceryd ca create --ocsp-responder")
 		}
 	}
 }
@@ -34,14 +30,14 @@ func (s *Server) announceDaily(ctx context.Context) {
 	}
 }
 
-func (s *Server) announceOne(c *x509.Certificate, what, then string) {
+func (s *Server) announceOne(c *x509.Certificate, issuer, what, then string) {
 	left := time.Until(c.NotAfter)
 	s.metrics.issuerEnds.WithLabelValues(keyID(c), c.Subject.String()).Set(float64(c.NotAfter.Unix()))
 	about := []any{"subject", c.Subject.String(), "key_id", keyID(c), "not_after", c.NotAfter}
 	switch {
 	case left <= 0:
 		s.log.Error("the "+what+" has ended; "+then, about...)
-	case left < min(announceBefore, c.NotAfter.Sub(c.NotBefore)/5):
+	case left < s.config.Load().Notice(issuer, c.NotAfter.Sub(c.NotBefore)):
 		s.log.Warn("the "+what+" nears its end; "+then, append(about, "days_left", int(left/(24*time.Hour)))...)
 	}
 }

@@ -18,7 +18,6 @@ import (
 	"github.com/chancery-pki/chancery/internal/ca"
 	"github.com/chancery-pki/chancery/internal/config"
 	"github.com/chancery-pki/chancery/internal/signer"
-	"github.com/chancery-pki/chancery/internal/signer/schedule"
 	"github.com/chancery-pki/chancery/internal/store"
 	"github.com/chancery-pki/chancery/internal/yubikey"
 )
@@ -60,14 +59,6 @@ func newKeyring(log *slog.Logger) *keyring {
 	return &keyring{log: log, cards: new(yubikey.Cards), queues: map[string]*ring{}, remotes: map[string]*signer.Remote{}}
 }
 
-// shares are the configured ones; new certificates get what is left.
-func shares(s config.Signing) schedule.Shares {
-	renewal, ocsp, crl := float64(s.Renewal), float64(s.OCSP), float64(s.CRL)
-	return schedule.Shares{
-		schedule.Issuance: 1 - renewal - ocsp - crl, schedule.Renewal: renewal, schedule.OCSP: ocsp, schedule.CRL: crl,
-	}
-}
-
 // where names a key's places in the configuration.
 type where struct {
 	uris          []string
@@ -96,7 +87,7 @@ func (k *keyring) open(ctx context.Context, w where) (*signer.Queue, error) {
 		tokens = append(tokens, s)
 	}
 	queue, err := signer.NewQueue(signer.QueueOptions{
-		Depth: w.signing.MaxWaiting, Shares: shares(w.signing), Logger: k.log, Stuck: time.Duration(w.signing.Stuck),
+		Depth: w.signing.MaxWaiting, Shares: w.signing.Shares(), Logger: k.log, Stuck: time.Duration(w.signing.Stuck),
 	}, tokens...)
 	if err != nil {
 		return nil, w.position(w.path, err)

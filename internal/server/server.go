@@ -157,7 +157,7 @@ func (s *Server) install(c *config.Config, p *parts) error {
 		return err
 	}
 	s.parts.Store(p)
-	s.announce(p)
+	defer func() { s.announce(p) }()
 	if s.authority == nil {
 		s.config.Store(c)
 		return nil

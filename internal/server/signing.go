@@ -24,7 +24,7 @@ const (
 func (s *Server) signing() api.Signing {
 	c := s.config.Load()
 	out := api.Signing{Shares: map[string]float64{}}
-	for class, share := range shares(c.Signing) {
+	for class, share := range c.Signing.Shares() {
 		out.Shares[schedule.Class(class).String()] = share
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Issuers)) {

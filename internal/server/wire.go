@@ -36,6 +36,7 @@ type parts struct {
 	issuers     map[string]*issuer.Local
 	meta        map[string]acmeserver.Meta
 	authorities []responder.Authority  // all issuing certificates, for OCSP and CRLs
+	names       []string               // the issuers of these, in the configuration
 	held        []string               // key IDs of those that sign certificates here
 	lists       []*x509.RevocationList // CRLs made elsewhere
 	above       []*x509.Certificate    // the CAs above the issuing ones
@@ -96,7 +97,7 @@ func (p *parts) issuer(ctx context.Context, c *config.Config, name string, ic co
 			p.held = append(p.held, keyID(r.Certificate))
 		}
 		ours.Authorities = append(ours.Authorities, a)
-		p.authorities = append(p.authorities, r)
+		p.authorities, p.names = append(p.authorities, r), append(p.names, name)
 	}
 	if ic.Blocklist != "" {
 		if ours.Blocklist, err = issuer.LoadBlocklist(c.Path(ic.Blocklist)); err != nil {
