@@ -47,14 +47,18 @@ func (s *serveCommand) Run(ctx context.Context, c console) error {
 	})
 }
 
-type checkCommand struct{ configArg }
+type checkCommand struct {
+	configArg
+	PublishOnly bool `help:"Check it for serve --publish-only, which opens no keys."`
+}
 
 func (s *checkCommand) Run(ctx context.Context, c console) error {
 	loaded, err := s.load(c)
 	if err != nil {
 		return err
 	}
-	if err := server.Check(ctx, loaded); err != nil {
+	warn := func(err error) { fmt.Fprintf(c.err, "warning: %v\n", err) }
+	if err := server.Check(ctx, loaded, s.PublishOnly, warn); err != nil {
 		return err
 	}
 	_, err = fmt.Fprintf(c.out, "%s is in order\n", s.Config)

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,9 +12,19 @@ import (
 
 // Check does everything that a start would do short of opening the database
 // and the listeners: it reads every file the configuration names, opens every
-// key, and holds keys, certificates, chains and profiles against each other.
-func Check(ctx context.Context, c *config.Config) error {
+// key, and holds keys, certificates, chains and profiles against each other. A
+// token that isn't there, or that a running server has to itself, stops no
+// start: warn is told. publishOnly checks it for a server that opens no keys.
+func Check(ctx context.Context, c *config.Config, publishOnly bool, warn func(error)) error {
 	faults := []error{refuseReadableRoot(c)}
+	var keys *keyring
+	if publishOnly {
+		faults = append(faults, refusePublishOnly(c))
+	} else {
+		keys = newKeyring(slog.New(slog.DiscardHandler))
+		keys.absent = func(_ string, _ *x509.Certificate, err error) { warn(err) }
+		defer keys.close()
+	}
 	if c.TLS.Certificate != "" {
 		if _, err := readPair(c); err != nil {
 			faults = append(faults, fmt.Errorf("tls: %w", err))
@@ -23,8 +34,7 @@ func Check(ctx context.Context, c *config.Config) error {
 		faults = append(faults, err)
 	}
 	if errors.Join(faults...) == nil {
-		log := slog.New(slog.DiscardHandler)
-		_, err := wire(ctx, c, newKeyring(log), log)
+		_, err := wire(ctx, c, keys, slog.New(slog.DiscardHandler))
 		faults = append(faults, err)
 	}
 	return errors.Join(faults...)

@@ -35,7 +35,7 @@ const (
 // configuration is read.
 type keyring struct {
 	log    *slog.Logger
-	absent bool // a token that isn't there is no error: it may come
+	absent func(uri string, c *x509.Certificate, err error) // told of a token that isn't there and may come
 	cards  *yubikey.Cards
 
 	mu      sync.Mutex
@@ -168,9 +168,8 @@ func (k *keyring) token(ctx context.Context, w where, uri string) (*signer.Signe
 		return s, nil
 	}
 	s, err := open(ctx)
-	if err != nil && k.absent && errors.Is(err, signer.ErrAway) {
-		k.log.Error("a signing key is not there; the server goes on without it and takes it in when it comes",
-			"key", uri, "certificate", w.certificate.Subject.String(), "error", err)
+	if errors.Is(err, signer.ErrAway) {
+		k.absent(uri, w.certificate, err)
 		late := &lateKey{public: w.certificate.PublicKey, open: open, why: err}
 		return &signer.Signer{Signer: late, URI: uri, Parallel: 1, Away: err}, nil
 	}
@@ -305,6 +304,15 @@ func (k *keyring) exchange(ctx context.Context, db *store.DB, authority *ca.Auth
 		}
 	}
 	return nil
+}
+
+// close lets go of all keys, of a keyring that was never watched.
+func (k *keyring) close() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, r := range k.queues {
+		r.queue.Close()
+	}
 }
 
 // all returns the open keys, in a fixed order.

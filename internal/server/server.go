@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -93,12 +94,12 @@ func start(ctx context.Context, o Options) (_ *Server, err error) {
 		return nil, err
 	}
 	if o.PublishOnly {
-		if err := publishOnly(o.Config); err != nil {
+		if err := refusePublishOnly(o.Config); err != nil {
 			return nil, err
 		}
 	} else {
 		s.keys = newKeyring(s.log)
-		s.keys.absent = true
+		s.keys.absent = s.absent
 		s.metrics.registry.MustRegister(newKeyMetrics(s.keys))
 	}
 	p, err := wire(ctx, o.Config, s.keys, s.log)
@@ -135,8 +136,14 @@ func start(ctx context.Context, o Options) (_ *Server, err error) {
 	return s, s.install(o.Config, p)
 }
 
-// publishOnly refuses what such a replica can't do.
-func publishOnly(c *config.Config) error {
+// absent tells about a signing key that isn't there at the start.
+func (s *Server) absent(uri string, c *x509.Certificate, err error) {
+	s.log.Error("a signing key is not there; the server goes on without it and takes it in when it comes",
+		"key", uri, "certificate", c.Subject.String(), "error", err)
+}
+
+// refusePublishOnly refuses what such a replica can't do.
+func refusePublishOnly(c *config.Config) error {
 	address, err := dsn(c)
 	switch {
 	case err != nil:

@@ -431,7 +431,7 @@ func TestRefusesToStart(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		return server.Check(t.Context(), c)
+		return server.Check(t.Context(), c, false, func(err error) { t.Error(err) })
 	}
 	if err := check(); err != nil {
 		t.Error("check of what init made:", err)

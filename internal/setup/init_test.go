@@ -49,7 +49,7 @@ func check(t *testing.T, path string) error {
 	if found := config.Check(c); len(found) > 0 {
 		return found
 	}
-	return server.Check(t.Context(), c)
+	return server.Check(t.Context(), c, false, func(err error) { t.Error(err) })
 }
 
 // What init writes for each key type is in order, by our own check and by

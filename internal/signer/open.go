@@ -47,8 +47,8 @@ const schemes = "file:PATH (a PEM file), pkcs11:… (RFC 7512) and yubikey:seria
 // was refused is not tried again.
 //
 // Its errors name the file or token and what to do, and never hold key material
-// or a PIN. They wrap [ErrAway] for a token or key that isn't there, which may
-// come yet, [ErrPassword] and [ErrPermissions] for files.
+// or a PIN. They wrap [ErrAway] for a token that isn't there, which may come
+// yet, [ErrPassword] and [ErrPermissions] for files.
 func Open(ctx context.Context, uri string, o Options) (*Signer, error) {
 	if err := CheckURI(uri); err != nil {
 		return nil, err
@@ -58,7 +58,7 @@ func Open(ctx context.Context, uri string, o Options) (*Signer, error) {
 	case "pkcs11":
 		key, err := pkcs11.Open(ctx, uri, o.Password)
 		if err != nil {
-			return nil, absent(err, pkcs11.ErrNotFound, pkcs11.ErrGone)
+			return nil, absent(err, pkcs11.ErrAbsent, pkcs11.ErrGone)
 		}
 		return &Signer{Signer: key, URI: uri, Parallel: key.Parallel()}, nil
 	case "yubikey":
@@ -68,7 +68,7 @@ func Open(ctx context.Context, uri string, o Options) (*Signer, error) {
 		}
 		key, err := cards.Open(ctx, uri, o.Password)
 		if err != nil {
-			return nil, absent(err, yubikey.ErrNotFound, yubikey.ErrGone)
+			return nil, absent(err, yubikey.ErrAbsent, yubikey.ErrGone)
 		}
 		return &Signer{Signer: key, URI: uri, Parallel: key.Parallel()}, nil
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -104,7 +105,10 @@ func TestTwoTokensOneKey(t *testing.T) {
 func TestOpenPKCS11(t *testing.T) {
 	token := softhsm.New(t).Token(t, "ca")
 	o := Options{Password: PasswordFile(token.PINFile)}
-	if _, err := Open(t.Context(), token.URI("none"), o); !errors.Is(err, ErrAway) {
+	if _, err := Open(t.Context(), strings.Replace(token.URI("none"), "token=ca", "token=elsewhere", 1), o); !errors.Is(err, ErrAway) {
+		t.Errorf("no such token: %v", err)
+	}
+	if _, err := Open(t.Context(), token.URI("none"), o); err == nil || errors.Is(err, ErrAway) { // it won't come by itself
 		t.Errorf("no such key: %v", err)
 	}
 	if err := os.WriteFile(token.PINFile, []byte("000000"), 0o600); err != nil {

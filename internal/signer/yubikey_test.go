@@ -50,8 +50,11 @@ func TestYubiKey(t *testing.T) {
 	defer stop()
 	var queues []*Queue
 	for _, uri := range []string{"yubikey:serial=4711;slot=9c", "yubikey:slot=9a"} {
-		if _, err := Open(ctx, uri, Options{Password: pin, Cards: cards}); !errors.Is(err, ErrAway) {
+		if _, err := Open(ctx, uri, Options{Password: pin, Cards: cards}); err == nil || errors.Is(err, ErrAway) { // it won't come by itself
 			t.Errorf("%s has no key yet: err = %v", uri, err)
+		}
+		if _, err := Open(ctx, "yubikey:serial=1;slot=9c", Options{Password: pin, Cards: cards}); !errors.Is(err, ErrAway) {
+			t.Errorf("no such card: err = %v", err)
 		}
 		made, _, err := cards.Generate(ctx, uri, yubikey.GenerateOptions{KeyType: cert.P256, PIN: pin})
 		if err != nil {

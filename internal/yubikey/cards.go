@@ -173,7 +173,7 @@ type scan struct {
 func (s *scan) readers(ours []string) error {
 	names, err := piv.Cards()
 	if err != nil {
-		return fmt.Errorf("%w: looking for readers: %w: is pcscd installed and running?", ErrNotFound, err)
+		return fmt.Errorf("%w: looking for readers: %w: is pcscd installed and running?", ErrAbsent, err)
 	}
 	for _, name := range names {
 		// Other cards are left alone: go-piv would even keep those it
@@ -235,9 +235,9 @@ func (s *scan) choose(there []uint32) (uint32, error) {
 		name = fmt.Sprintf("no YubiKey %d", s.want)
 	}
 	if len(s.taken) > 0 {
-		return 0, fmt.Errorf("%w: %s among those that can be read (%s): one is %w: stop that (gpg's scdaemon, a browser, ykman)", ErrNotFound, name, s.list(there), errTaken)
+		return 0, fmt.Errorf("%w: %s among those that can be read (%s): one is %w: stop that (gpg's scdaemon, a browser, ykman)", ErrAbsent, name, s.list(there), errTaken)
 	}
-	err := fmt.Errorf("%w: %s in the readers (%s): plug it in", ErrNotFound, name, s.list(there))
+	err := fmt.Errorf("%w: %s in the readers (%s): plug it in", ErrAbsent, name, s.list(there))
 	return 0, errors.Join(append([]error{err}, s.odd...)...)
 }
 

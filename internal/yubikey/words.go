@@ -21,6 +21,9 @@ var (
 	ErrAmbiguous = errors.New("several YubiKeys")
 	// ErrNotFound is a card that isn't there, or a slot without a key.
 	ErrNotFound = errors.New("no such YubiKey key")
+	// ErrAbsent is an ErrNotFound for a card: it may be plugged in later,
+	// while a key that isn't in a card that is there won't come by itself.
+	ErrAbsent = fmt.Errorf("%w: no such card", ErrNotFound)
 )
 
 // Firmware is a version of a YubiKey.

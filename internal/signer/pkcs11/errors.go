@@ -1,6 +1,9 @@
 package pkcs11
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // Errors that callers tell apart. What wraps them names the token and says
 // what to do; none holds a PIN.
@@ -16,4 +19,7 @@ var (
 	ErrAmbiguous = errors.New("more than one match")
 	// ErrNotFound is wrapped when no token or key matches the URI.
 	ErrNotFound = errors.New("not found")
+	// ErrAbsent is an ErrNotFound for a token: it may be plugged in later,
+	// while a key that isn't on a token that is there won't come by itself.
+	ErrAbsent = fmt.Errorf("token %w", ErrNotFound)
 )

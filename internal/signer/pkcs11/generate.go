@@ -44,7 +44,7 @@ func Generate(ctx context.Context, uri string, t cert.KeyType, pin func(context.
 	}
 	maker := &maker{module: m, uri: u, pin: pin, kind: t, mechanism: mechanism, public: public}
 	s, err := maker.run(ctx)
-	if errors.Is(err, errAbsent) && m.renew() {
+	if errors.Is(err, ErrAbsent) && m.renew() {
 		s, err = maker.run(ctx)
 	}
 	if err != nil {

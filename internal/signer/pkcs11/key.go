@@ -230,7 +230,7 @@ func (k *Key) connect(ctx context.Context) (_ *live, err error) {
 	}
 	l, err := k.try(ctx)
 	_, module := errors.AsType[pkcs11.Error](err)
-	if (module || errors.Is(err, errAbsent)) && !errors.Is(err, ErrPIN) && ctx.Err() == nil && k.module.renew() {
+	if (module || errors.Is(err, ErrAbsent)) && !errors.Is(err, ErrPIN) && ctx.Err() == nil && k.module.renew() {
 		return k.try(ctx)
 	}
 	return l, err

@@ -26,9 +26,6 @@ func (t token) name() string {
 // modules that don't know better.
 func unpad(s string) string { return strings.TrimRight(s, " \x00") }
 
-// errAbsent is wrapped when no token matches; a renewed module may show it.
-var errAbsent = fmt.Errorf("token %w", ErrNotFound)
-
 // find returns the one initialized token that matches. PINs are never tried to
 // tell tokens apart, so two matches are an error even if only one of them
 // holds the key.
@@ -69,9 +66,9 @@ func (m *module) find(u URI) (token, error) {
 		return token{}, fmt.Errorf("%w: %s matches the tokens %s; add serial= of the one that is meant, or list each with its serial under the signer's keys if they hold the same key",
 			ErrAmbiguous, u, list(names))
 	case len(others) == 0:
-		return token{}, fmt.Errorf("%w: no token matches %s, and the module shows no other; is it plugged in?", errAbsent, u)
+		return token{}, fmt.Errorf("%w: no token matches %s, and the module shows no other; is it plugged in?", ErrAbsent, u)
 	}
-	return token{}, fmt.Errorf("%w: no token matches %s; there are %s", errAbsent, u, list(others))
+	return token{}, fmt.Errorf("%w: no token matches %s; there are %s", ErrAbsent, u, list(others))
 }
 
 // matches compares what the URI says of the token (RFC 7512 section 2.5).

@@ -1,9 +1,0 @@
-package main
-
-import (
-	"fmt"
-
-	"github.com/chancery-pki/chancery/internal/cert"
-)
-
-func main() { fmt.Println(cert.NewSerial()) }
