@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/chancery-pki/chancery/internal/audit"
+	"github.com/chancery-pki/chancery/internal/ca/known"
 	"github.com/chancery-pki/chancery/internal/jws"
 	"github.com/chancery-pki/chancery/internal/protocol"
 	"github.com/chancery-pki/chancery/internal/store"
@@ -19,7 +20,7 @@ import (
 // belongs to another directory, and unauthorized with status 401 for one that
 // has ended (section 7.3.6).
 func (a *Authority) Account(ctx context.Context, directory string, id protocol.AccountID) (protocol.Account, *jws.JWK, error) {
-	account, ok, changes := a.known.find(id)
+	account, ok, changes := a.known.Find(id)
 	if !ok {
 		var err error
 		account.Account, err = a.db.Account(ctx, id)
@@ -29,15 +30,15 @@ func (a *Authority) Account(ctx context.Context, directory string, id protocol.A
 		if err != nil {
 			return protocol.Account{}, nil, err
 		}
-		if account.key, err = jws.ParseKey(account.Key); err != nil { // ours, not the client's: it was checked when it came in
+		if account.JWK, err = jws.ParseKey(account.Key); err != nil { // ours, not the client's: it was checked when it came in
 			return protocol.Account{}, nil, fmt.Errorf("stored key of account %s: %v", id, err)
 		}
-		a.known.add(account, changes)
+		a.known.Add(account, changes)
 	}
 	if account.Directory != directory {
 		return protocol.Account{}, nil, noAccount()
 	}
-	return account.Account, account.key, ended(account.Account)
+	return account.Account, account.JWK, ended(account.Account)
 }
 
 func noAccount() *protocol.Problem {
@@ -95,10 +96,10 @@ func (a *Authority) Register(ctx context.Context, r Registration) (account proto
 	if r.TermsAgreed {
 		account.TermsAt = now
 	}
-	_, _, changes := a.known.find(account.ID)
+	_, _, changes := a.known.Find(account.ID)
 	err = a.db.Update(ctx, func(tx *store.Tx) error { return a.insertAccount(ctx, tx, d, r, account) })
 	if err == nil {
-		a.known.add(knownAccount{account, r.Key}, changes)
+		a.known.Add(known.Account{Account: account, JWK: r.Key}, changes)
 	}
 	if errors.Is(err, store.ErrConflict) { // another request with this key was quicker
 		account, err = a.db.AccountByKey(ctx, r.Directory, r.Key.Thumbprint)
@@ -132,7 +133,7 @@ func (a *Authority) insertAccount(ctx context.Context, tx *store.Tx, d *Director
 		return err
 	}
 	e := audit.Entry{
-		Action: "account.create", Actor: "account:" + string(account.ID), Peer: addressOf(r.Peer),
+		Action: "account.create", Actor: "account:" + string(account.ID), Peer: protocol.Address(r.Peer),
 		Directory: r.Directory, Object: string(account.ID), Detail: map[string]any{"key": account.Thumbprint},
 	}
 	if account.EABKey != "" {
@@ -142,7 +143,7 @@ func (a *Authority) insertAccount(ctx context.Context, tx *store.Tx, d *Director
 }
 
 func takeAccount(tx *store.Tx, d *Directory, r Registration) error {
-	return take(tx, d.Limits.AccountsPerAddress, "new accounts from this address", "accounts", r.Directory, network(r.Peer))
+	return take(tx, d.Limits.AccountsPerAddress, "new accounts from this address", "accounts", r.Directory, protocol.Network(r.Peer))
 }
 
 // binding verifies the external account binding, where there is or must be
@@ -158,7 +159,7 @@ func (a *Authority) binding(ctx context.Context, d *Directory, r Registration) (
 	refused := func(why string) (protocol.EABKey, error) {
 		e := audit.Entry{
 			At: a.clock(), Action: "account.create", Actor: "key:" + r.Key.Thumbprint,
-			Peer: addressOf(r.Peer), Directory: r.Directory, Detail: map[string]any{"why": why},
+			Peer: protocol.Address(r.Peer), Directory: r.Directory, Detail: map[string]any{"why": why},
 		}
 		// One text for every reason: a stranger can't find out which key
 		// identifiers exist.
@@ -204,7 +205,7 @@ func (a *Authority) UpdateAccount(ctx context.Context, who Requester, contact *[
 	if contact == nil && (!termsAgreed || !who.Account.TermsAt.IsZero()) {
 		return who.Account, nil
 	}
-	defer a.known.forget(who.Account.ID)
+	defer a.known.Forget(who.Account.ID)
 	var account protocol.Account
 	err := a.db.Update(ctx, func(tx *store.Tx) (err error) {
 		// Read again: another update may have come between.
@@ -232,7 +233,7 @@ func (a *Authority) UpdateAccount(ctx context.Context, who Requester, contact *[
 // pending orders and authorizations go with it, its key can't come back.
 func (a *Authority) DeactivateAccount(ctx context.Context, who Requester) (protocol.Account, error) {
 	account := who.Account
-	defer a.known.forget(account.ID)
+	defer a.known.Forget(account.ID)
 	err := a.db.Update(ctx, func(tx *store.Tx) error {
 		if ok, err := tx.EndAccount(account.ID, protocol.AccountDeactivated); err != nil || !ok {
 			return err // it has ended already: nothing to do or to record
@@ -262,7 +263,7 @@ func (a *Authority) RolloverKey(ctx context.Context, who Requester, newKey *jws.
 	if !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
-	defer a.known.forget(who.Account.ID)
+	defer a.known.Forget(who.Account.ID)
 	err = a.db.Update(ctx, func(tx *store.Tx) error {
 		if retired, err := tx.KeyRetired(ctx, who.Directory, newKey.Thumbprint); err != nil {
 			return err
@@ -286,20 +287,6 @@ func (a *Authority) RolloverKey(ctx context.Context, who Requester, newKey *jws.
 		}
 	}
 	return err
-}
-
-// network is what rate limits count by: an IPv4 address, or the /64 that one
-// IPv6 host has to itself.
-func network(p netip.AddrPort) string {
-	a := p.Addr().Unmap()
-	if !a.Is6() {
-		return addressOf(p)
-	}
-	prefix, err := a.WithZone("").Prefix(64)
-	if err != nil {
-		return addressOf(p)
-	}
-	return prefix.String()
 }
 
 // take spends one unit of a rate limit, keyed by what it counts.

@@ -324,21 +324,6 @@ func TestUpdateAccount(t *testing.T) {
 	})
 }
 
-// What rate limits count by: one IPv6 host has a /64 to itself.
-func TestNetwork(t *testing.T) {
-	for address, want := range map[string]string{
-		"192.0.2.7:1": "192.0.2.7", "[::ffff:192.0.2.7]:1": "192.0.2.7", "[2001:db8:1:2:3:4:5:6]:1": "2001:db8:1:2::/64",
-		"[fe80::1%eth0]:1": "fe80::/64",
-	} {
-		if got := network(netip.MustParseAddrPort(address)); got != want {
-			t.Errorf("%s counts as %s, want %s", address, got, want)
-		}
-	}
-	if network(netip.AddrPort{}) != "" {
-		t.Error("no address")
-	}
-}
-
 func TestAccountLimit(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		w.limit(func(l *Limits) { l.AccountsPerAddress = store.Limit{Count: 2, Per: time.Hour} })

@@ -13,6 +13,9 @@ import (
 	"time"
 
 	"github.com/chancery-pki/chancery/internal/audit"
+	"github.com/chancery-pki/chancery/internal/ca/job"
+	"github.com/chancery-pki/chancery/internal/ca/known"
+	"github.com/chancery-pki/chancery/internal/cert"
 	"github.com/chancery-pki/chancery/internal/issuer"
 	"github.com/chancery-pki/chancery/internal/policy"
 	"github.com/chancery-pki/chancery/internal/protocol"
@@ -136,12 +139,12 @@ type Authority struct {
 	clock       func() time.Time
 	hold        time.Duration
 	observe     Observer
-	planAge     time.Duration // maxPlanAge, but in tests
-	known       known         // accounts, where this process alone writes
-	validations *validations  // running validation jobs
-	issuances   *jobs         // running issuance jobs
+	planAge     time.Duration   // maxPlanAge, but in tests
+	known       *known.Accounts // where this process alone writes
+	validations *validations    // running validation jobs
+	issuances   *job.Set[cert.Serial]
 	planned     chan struct{} // has a value when plans of ours were left by others
-	told        told          // of orders that others sign
+	issued      job.News      // of orders that others sign
 	live        atomic.Pointer[map[string]store.Live]
 }
 
@@ -150,6 +153,7 @@ func New(o Options) *Authority {
 	a := &Authority{
 		db: o.DB, replica: o.Replica, keep: o.Keep.withDefaults(), log: o.Logger,
 		clock: o.Clock, hold: o.Hold, observe: o.Observe, planAge: maxPlanAge, planned: make(chan struct{}, 1),
+		known: new(known.Accounts), validations: newValidations(o.RetryDelays), issuances: job.NewSet[cert.Serial](maxIssuances, maxIssuances),
 	}
 	if a.replica == "" {
 		a.replica = rand.Text()
@@ -167,10 +171,8 @@ func New(o Options) *Authority {
 		a.observe = silent{}
 	}
 	a.Reload(o.Directories, o.Issuers, o.Held)
-	a.validations = newValidations(o.RetryDelays)
-	a.issuances = newJobs(maxIssuances)
 	if a.db.Engine() == "sqlite" { // which belongs to this process
-		a.known.accounts = make(map[protocol.AccountID]knownAccount)
+		a.known = known.New()
 	}
 	return a
 }
@@ -218,17 +220,10 @@ func (r Requester) client() string {
 	if r.Account.EABKey != "" {
 		return "eab:" + string(r.Account.EABKey)
 	}
-	return network(r.Peer)
+	return protocol.Network(r.Peer)
 }
 
-func (r Requester) peer() string { return addressOf(r.Peer) }
-
-func addressOf(p netip.AddrPort) string {
-	if !p.IsValid() {
-		return ""
-	}
-	return p.Addr().Unmap().String()
-}
+func (r Requester) peer() string { return protocol.Address(r.Peer) }
 
 // issuer finds an issuer by name. A certificate or a profile named it, so not
 // finding it is the configuration's fault.

@@ -9,8 +9,13 @@
 // client can act on are *protocol.Problem; anything else is the server's own
 // trouble and is shown to nobody.
 //
-// It may import policy, challenge, issuer, store, jws and the words
-// (protocol, cert, audit). Sources: RFC 8555 sections 7 and 8, RFC 9773,
-// draft-ietf-acme-profiles-02. docs/ISSUANCE.md tells the whole cycle, and
-// what survives a power cut at each step.
+// What needs no database is decided below: internal/protocol has the rules by
+// which statuses move, internal/policy who may have what and until when. What
+// runs in the background is internal/ca/job's, and internal/ca/known remembers
+// accounts.
+//
+// It may import these two, policy, challenge, issuer, store, signer, jws and
+// the words (protocol, cert, audit). Sources: RFC 8555 sections 7 and 8, RFC
+// 9773, draft-ietf-acme-profiles-02. docs/ISSUANCE.md tells the whole cycle,
+// and what survives a power cut at each step.
 package ca

@@ -40,7 +40,7 @@ func (a *Authority) Finalize(ctx context.Context, who Requester, id protocol.Ord
 	if err := owned(err, o.Account, who, "order"); err != nil {
 		return OrderView{}, err
 	}
-	if err := ready(protocol.OrderState(o, authorizations, a.clock())); err != nil {
+	if err := protocol.CheckReady(protocol.OrderState(o, authorizations, a.clock())); err != nil {
 		return OrderView{}, err
 	}
 	csr, err := a.checkCSR(ctx, o, csrDER)
@@ -63,24 +63,13 @@ func (a *Authority) Finalize(ctx context.Context, who Requester, id protocol.Ord
 		return OrderView{}, err
 	}
 	prepared.HandedOver()
-	w := work{Directory: d, certificate: c, prepared: prepared, replaces: replacedSerial(o), csr: csr, turn: turn, who: who}
-	if j := a.startIssuance(ctx, w); j != nil && j.wait(ctx, a.hold) && j.made != nil {
-		o.Status, o.Certificate = protocol.OrderValid, string(j.made.(cert.Serial))
+	w := work{Directory: d, certificate: c, prepared: prepared, replaces: cert.Replaced(o), csr: csr, turn: turn, who: who}
+	soon := prepared.Wait() <= a.hold // else nobody is helped by waiting
+	if j := a.startIssuance(ctx, w); j != nil && soon && j.Wait(ctx, a.hold) && j.Made != "" {
+		o.Status, o.Certificate = protocol.OrderValid, string(j.Made)
 		return OrderView{Order: o}, nil
 	}
 	return a.Order(context.WithoutCancel(ctx), who, id)
-}
-
-func ready(state protocol.OrderStatus) error {
-	switch state {
-	case protocol.OrderReady:
-		return nil
-	case protocol.OrderPending:
-		return protocol.NewProblem(protocol.OrderNotReady, "the order is pending: complete a challenge of each of its authorizations first")
-	case protocol.OrderInvalid:
-		return protocol.NewProblem(protocol.OrderNotReady, "the order is invalid; make a new one")
-	}
-	return protocol.NewProblem(protocol.OrderNotReady, "the order is %s: it was finalized already; fetch the order to see its certificate", state)
 }
 
 // checkCSR takes from the CSR what counts, its key and its names (and the
@@ -190,7 +179,7 @@ func (a *Authority) plan(ctx context.Context, c cert.Certificate, prepared *issu
 			return err
 		}
 		if !ok {
-			return ready(protocol.OrderProcessing)
+			return protocol.CheckReady(protocol.OrderProcessing)
 		}
 		return a.leavePlan(tx, c, prepared)
 	})
@@ -265,7 +254,7 @@ func (a *Authority) record(ctx context.Context, w *work, der []byte) (recorded c
 		return tx.Audit(audit.Entry{
 			Action: "certificate.issue", Actor: "account:" + string(c.Account), Peer: w.who.peer(), Directory: c.Directory,
 			Object: string(c.Serial), Detail: map[string]any{
-				"order": string(c.Order), "names": namesOf(c.Names), "profile": c.Profile, "until": c.NotAfter.Unix(), "key": c.KeyHash,
+				"order": string(c.Order), "names": protocol.Values(c.Names), "profile": c.Profile, "until": c.NotAfter.Unix(), "key": c.KeyHash,
 			},
 		})
 	})
@@ -294,7 +283,7 @@ func (a *Authority) resumeIssuance(ctx context.Context, c cert.Certificate) erro
 	if err != nil {
 		return err
 	}
-	w := work{Directory: d, certificate: c, replaces: replacedSerial(o)}
+	w := work{Directory: d, certificate: c, replaces: cert.Replaced(o)}
 	if w.turn, err = a.turn(ctx, o, c.Client); err != nil {
 		return err
 	}

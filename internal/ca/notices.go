@@ -8,40 +8,28 @@ import (
 	"github.com/chancery-pki/chancery/internal/store"
 )
 
-// told wakes those who wait for something that another replica does.
-type told struct {
-	mu      sync.Mutex
-	waiting map[string][]chan struct{} // by what they wait for
-}
+// Topics of the store's notices about issuance.
+const (
+	topicPlanned = "planned" // a plan waits for the issuing key whose ID is the body
+	topicIssued  = "issued"  // the order of that ID has its end
+)
 
-// wait returns a channel that gets a value when the news come, and what to
-// call when nobody waits any more.
-func (t *told) wait(id string) (<-chan struct{}, func()) {
-	c := make(chan struct{}, 1)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.waiting == nil {
-		t.waiting = make(map[string][]chan struct{})
+// signForOthers signs plans that other replicas left for our keys, as soon as
+// they say so; work finds them too, should a notice be lost. A SQLite database
+// has no other replicas.
+func (a *Authority) signForOthers(ctx context.Context) {
+	if a.db.Engine() == "sqlite" {
+		return
 	}
-	t.waiting[id] = append(t.waiting[id], c)
-	return c, func() {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		left := slices.DeleteFunc(t.waiting[id], func(other chan struct{}) bool { return other == c })
-		if t.waiting[id] = left; len(left) == 0 {
-			delete(t.waiting, id)
-		}
-	}
-}
-
-// wake wakes those who wait for it.
-func (t *told) wake(id string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, c := range t.waiting[id] {
+	var listening sync.WaitGroup
+	listening.Go(func() { a.db.Listen(ctx, a.heard, func(bool) {}) })
+	defer listening.Wait()
+	for {
 		select {
-		case c <- struct{}{}:
-		default: // it has been told and not looked yet
+		case <-a.planned:
+			a.attempt(ctx, "plans", func(ctx context.Context) error { return a.claimPlans(ctx, false) })
+		case <-ctx.Done():
+			return
 		}
 	}
 }
@@ -57,7 +45,7 @@ func (a *Authority) heard(n store.Notice) {
 			}
 		}
 	case topicIssued:
-		a.told.wake(n.Body)
+		a.issued.Tell(n.Body)
 	}
 }
 

@@ -138,7 +138,7 @@ func (a *Authority) ShowAccount(ctx context.Context, who Operator, id protocol.A
 // RevokeAccount ends an account against its will (RFC 8555 section 7.1.2). Its
 // certificates stay; revoke them one by one where they must go too.
 func (a *Authority) RevokeAccount(ctx context.Context, who Operator, id protocol.AccountID) error {
-	defer a.known.forget(id)
+	defer a.known.Forget(id)
 	return a.operate(ctx, who, "account.revoke", string(id), func(tx *store.Tx, _ *audit.Entry) error {
 		ok, err := tx.EndAccount(id, protocol.AccountRevoked)
 		if err == nil && !ok {
@@ -185,7 +185,7 @@ func (a *Authority) RevokeCertificate(ctx context.Context, who Operator, serial 
 		if err != nil {
 			return err
 		}
-		e.Directory, e.Detail = c.Directory, map[string]any{"reason": int(reason), "names": namesOf(c.Names)}
+		e.Directory, e.Detail = c.Directory, map[string]any{"reason": int(reason), "names": protocol.Values(c.Names)}
 		return a.withdraw(tx, c, reason)
 	})
 }
@@ -224,14 +224,14 @@ func (a *Authority) Status(ctx context.Context, who Operator) (Status, error) {
 	}
 	return Status{
 		Replica: a.replica, Engine: a.db.Engine(), Directories: a.DirectoryNames(),
-		Validations: a.validations.count(), Issuances: a.issuances.count(), Store: a.db.Stats(),
+		Validations: a.validations.Count(), Issuances: a.issuances.Count(), Store: a.db.Stats(),
 	}, nil
 }
 
 // Running reports how many validations and issuances run in this process, for
 // metrics.
 func (a *Authority) Running() (validations, issuances int) {
-	return a.validations.count(), a.issuances.count()
+	return a.validations.Count(), a.issuances.Count()
 }
 
 // Backup writes everything in the database, as of one moment, while others

@@ -2,8 +2,6 @@ package ca
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"slices"
 	"time"
@@ -144,7 +142,7 @@ func (a *Authority) insertOrder(ctx context.Context, tx *store.Tx, who Requester
 		return err
 	}
 	e := a.entry(who, "order.create", string(o.ID))
-	e.Detail = map[string]any{"names": namesOf(o.Identifiers)}
+	e.Detail = map[string]any{"names": protocol.Values(o.Identifiers)}
 	if o.Replaces != "" {
 		e.Detail["replaces"] = o.Replaces
 	}
@@ -152,16 +150,6 @@ func (a *Authority) insertOrder(ctx context.Context, tx *store.Tx, who Requester
 }
 
 func failuresKey(id protocol.AccountID) string { return "failures/" + string(id) }
-
-// namesOf is how identifiers are written in logs and the audit: bare values,
-// which can't be mistaken for one another.
-func namesOf(ids []protocol.Identifier) []string {
-	names := make([]string, len(ids))
-	for i, id := range ids {
-		names[i] = id.Value
-	}
-	return names
-}
 
 // eabKey returns the key the account is bound to, nil for none, and refuses
 // where that key was withdrawn or has expired.
@@ -190,7 +178,7 @@ func (a *Authority) authorizationsFor(ctx context.Context, who Requester, d *Dir
 		return nil, nil, err
 	}
 	for _, id := range ids {
-		z, ok := reusable(held, id, profiles, now)
+		z, ok := policy.Reusable(held, id, profiles, now)
 		if !ok {
 			z = a.newAuthorization(who, d, profiles, eab, id, now)
 			fresh = append(fresh, z)
@@ -200,31 +188,12 @@ func (a *Authority) authorizationsFor(ctx context.Context, who Requester, d *Dir
 	return all, fresh, nil
 }
 
-// reuseMargin is what must be left of a proof's life for a new order to rest
-// on it, so that it doesn't end before the client comes to finalize.
-const reuseMargin = 5 * time.Minute
-
-func reusable(held []protocol.Authorization, id protocol.Identifier, profiles []cert.Profile, now time.Time) (protocol.Authorization, bool) {
-	for _, z := range held {
-		if z.Identifier != id.Base() || z.Wildcard != id.IsWildcard() || z.ExpiresAt.Before(now.Add(reuseMargin)) {
-			continue
-		}
-		if !z.Attempt.Type.Classic() { // a private proof serves one order only (DESIGN section 6)
-			continue
-		}
-		if slices.ContainsFunc(profiles, func(p cert.Profile) bool { return p.Allows(z.Attempt.Type) }) {
-			return z, true
-		}
-	}
-	return protocol.Authorization{}, false
-}
-
 func (a *Authority) newAuthorization(who Requester, d *Directory, profiles []cert.Profile, eab *protocol.EABKey,
 	id protocol.Identifier, now time.Time) protocol.Authorization {
 	z := protocol.Authorization{
 		ID: protocol.NewID[protocol.AuthorizationID](now), Account: who.Account.ID, Directory: who.Directory,
 		Identifier: id.Base(), Wildcard: id.IsWildcard(), Status: protocol.AuthorizationPending,
-		ExpiresAt: now.Add(d.Lifetimes.Pending), Token: newToken(), CreatedAt: now,
+		ExpiresAt: now.Add(d.Lifetimes.Pending), Token: protocol.NewToken(), CreatedAt: now,
 	}
 	if d.Policy.PreApproved(eab, id) {
 		z.Status = protocol.AuthorizationValid
@@ -234,14 +203,6 @@ func (a *Authority) newAuthorization(who Requester, d *Directory, profiles []cer
 	}
 	z.Offered = d.Policy.Offered(profiles, id)
 	return z
-}
-
-// newToken returns 256 random bits in base64url (RFC 8555 section 8.1 asks
-// for 128).
-func newToken() string {
-	var b [32]byte
-	rand.Read(b[:]) // never fails (crypto/rand)
-	return base64.RawURLEncoding.EncodeToString(b[:])
 }
 
 // Order returns the account's own order.
@@ -271,30 +232,10 @@ func (a *Authority) view(ctx context.Context, o protocol.Order, authorizations [
 	case protocol.OrderInvalid:
 		v.Certificate = ""
 		if v.Error == nil {
-			v.Error = lostAuthorization(authorizations, a.clock())
+			v.Error = protocol.LostAuthorization(authorizations, a.clock())
 		}
 	}
 	return v
-}
-
-// lostAuthorization explains an order that is invalid because of its
-// authorizations (RFC 8555 section 7.1.6).
-func lostAuthorization(authorizations []protocol.Authorization, now time.Time) *protocol.Problem {
-	var problems []*protocol.Problem
-	for _, z := range authorizations {
-		switch state := protocol.AuthorizationState(z, now); {
-		case state == protocol.AuthorizationValid || state == protocol.AuthorizationPending:
-		case z.Attempt.Error != nil:
-			problems = append(problems, z.Attempt.Error.For(z.Identifier))
-		default:
-			problems = append(problems, protocol.NewProblem(protocol.Unauthorized,
-				"the authorization for %q is %s", z.Identifier.Value, state).For(z.Identifier))
-		}
-	}
-	if p := protocol.Join(protocol.Unauthorized, problems); p != nil {
-		return p
-	}
-	return protocol.NewProblem(protocol.Malformed, "the order was not finalized in time; make a new one")
 }
 
 // Orders returns a page of the account's order IDs, oldest first (RFC 8555

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/chancery-pki/chancery/internal/audit"
+	"github.com/chancery-pki/chancery/internal/ca/job"
 	"github.com/chancery-pki/chancery/internal/cert"
 	"github.com/chancery-pki/chancery/internal/issuer"
 	"github.com/chancery-pki/chancery/internal/policy"
@@ -87,14 +88,14 @@ func (a *Authority) signOwn(ctx context.Context, by Issuer, prepared *issuer.Pre
 		}
 		return tx.Audit(audit.Entry{
 			Action: "certificate.issue", Actor: "server:" + c.Client, Object: string(c.Serial),
-			Detail: map[string]any{"names": namesOf(c.Names), "profile": c.Profile, "until": c.NotAfter.Unix(), "key": c.KeyHash},
+			Detail: map[string]any{"names": protocol.Values(c.Names), "profile": c.Profile, "until": c.NotAfter.Unix(), "key": c.KeyHash},
 		})
 	})
 }
 
 // awaitOwn leaves the plan to the replica that holds the key, and waits.
 func (a *Authority) awaitOwn(ctx context.Context, c cert.Certificate) ([]byte, error) {
-	told, forget := a.told.wait(string(c.Serial))
+	told, forget := a.issued.Wait(string(c.Serial))
 	defer forget()
 	err := a.db.Update(ctx, func(tx *store.Tx) error {
 		if err := tx.InsertCertificate(c, a.clock().Add(-freePlan)); err != nil {
@@ -141,14 +142,15 @@ func (a *Authority) resumeOwn(ctx context.Context, c cert.Certificate) error {
 	if err != nil {
 		return err
 	}
-	a.issuances.start(ctx, string(c.Serial), task{about: string(c.Serial), left: prepared.Wait}, func(ctx context.Context) (any, error) {
+	t := job.Task{About: string(c.Serial), Left: prepared.Wait}
+	a.issuances.Start(ctx, string(c.Serial), "", t, func(ctx context.Context) (cert.Serial, error) {
 		ctx, cancel := context.WithTimeout(ctx, signatureTime)
 		defer cancel()
 		_, err := a.signOwn(ctx, by, prepared, c)
 		if err != nil {
 			a.log.Error("another server's own certificate not issued; it will be tried again", "serial", c.Serial, "error", err)
 		}
-		return nil, err
+		return "", err
 	})
 	return nil
 }

@@ -200,11 +200,8 @@ func TestHoldPlans(t *testing.T) {
 		w.hold = time.Millisecond
 		a.finalize(slow)
 		a.dying(dead, "b.example")
-		w.issuances.mu.Lock()
-		w.issuances.running[string(slow.ID)].begun = time.Now().Add(-time.Minute)
-		w.issuances.mu.Unlock()
 		w.Add(planLease - time.Second)
-		if err := w.holdPlans(t.Context()); err != nil {
+		if err := w.holdPlans(t.Context(), 0); err != nil {
 			t.Fatal(err)
 		}
 		w.Add(2 * time.Second)

@@ -12,6 +12,7 @@ import (
 	"github.com/chancery-pki/chancery/internal/audit"
 	"github.com/chancery-pki/chancery/internal/cert"
 	"github.com/chancery-pki/chancery/internal/jws"
+	"github.com/chancery-pki/chancery/internal/policy"
 	"github.com/chancery-pki/chancery/internal/protocol"
 	"github.com/chancery-pki/chancery/internal/store"
 )
@@ -52,7 +53,7 @@ func (a *Authority) RevokeByKey(ctx context.Context, who KeyHolder, der []byte, 
 		return err
 	}
 	e := audit.Entry{
-		At: a.clock(), Action: "certificate.revoke", Actor: "key:" + who.Key.Thumbprint, Peer: addressOf(who.Peer),
+		At: a.clock(), Action: "certificate.revoke", Actor: "key:" + who.Key.Thumbprint, Peer: protocol.Address(who.Peer),
 		Directory: who.Directory, Object: string(c.Serial),
 	}
 	leaf, err := x509.ParseCertificate(c.DER)
@@ -74,7 +75,7 @@ func (a *Authority) denyStranger(ctx context.Context, who KeyHolder, e audit.Ent
 	}
 	e.Denied = p.Error()
 	err = a.db.Update(ctx, func(tx *store.Tx) error {
-		if err := take(tx, d.Limits.AccountsPerAddress, "refused requests from this address", "accounts", who.Directory, network(who.Peer)); err != nil {
+		if err := take(tx, d.Limits.AccountsPerAddress, "refused requests from this address", "accounts", who.Directory, protocol.Network(who.Peer)); err != nil {
 			return err
 		}
 		return tx.Audit(e)
@@ -132,24 +133,13 @@ func (a *Authority) holdsAll(ctx context.Context, who Requester, c cert.Certific
 	if err != nil {
 		return false, nil // the profile is gone: only its owner or key may revoke
 	}
-	now := a.clock()
-	held, err := a.db.ReusableAuthorizations(ctx, who.Account.ID, c.Names, now)
-	if err != nil {
-		return false, err
-	}
-	for _, id := range c.Names {
-		if !slices.ContainsFunc(held, func(z protocol.Authorization) bool {
-			return z.Identifier == id.Base() && z.Wildcard == id.IsWildcard() && p.Allows(z.Attempt.Type)
-		}) {
-			return false, nil
-		}
-	}
-	return true, nil
+	held, err := a.db.ReusableAuthorizations(ctx, who.Account.ID, c.Names, a.clock())
+	return err == nil && policy.HoldsAll(held, c.Names, p), err
 }
 
 // revoke records the revocation on a client's behalf.
 func (a *Authority) revoke(ctx context.Context, c cert.Certificate, r cert.Reason, e audit.Entry) error {
-	e.Detail = map[string]any{"reason": int(r), "names": namesOf(c.Names)}
+	e.Detail = map[string]any{"reason": int(r), "names": protocol.Values(c.Names)}
 	return a.db.Update(ctx, func(tx *store.Tx) error {
 		if err := a.withdraw(tx, c, r); err != nil {
 			return err

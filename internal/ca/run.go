@@ -31,7 +31,9 @@ const (
 func (a *Authority) Run(ctx context.Context, grace time.Duration) {
 	var sweeping sync.WaitGroup
 	sweeping.Go(func() { a.every(ctx, sweepEvery, func() { a.attempt(ctx, "sweep", a.Sweep) }) })
-	sweeping.Go(func() { a.every(ctx, holdEvery, func() { a.attempt(ctx, "hold", a.holdPlans) }) })
+	sweeping.Go(func() {
+		a.every(ctx, holdEvery, func() { a.attempt(ctx, "hold", func(ctx context.Context) error { return a.holdPlans(ctx, holdEvery) }) })
+	})
 	sweeping.Go(func() {
 		a.attempt(ctx, "count", a.countLive)
 		a.every(ctx, countEvery, func() { a.attempt(ctx, "count", a.countLive) })
@@ -44,30 +46,10 @@ func (a *Authority) Run(ctx context.Context, grace time.Duration) {
 	sweeping.Wait()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
-	a.validations.idle(ctx)
-	a.issuances.idle(ctx)
+	a.validations.Idle(ctx)
+	a.issuances.Idle(ctx)
 	a.attempt(ctx, "audit", a.sequenceAudit) // what these ended with
 	a.attempt(ctx, "audit", a.leaveAudit)
-}
-
-// signForOthers signs plans that other replicas left for our keys, as soon as
-// they say so; work finds them too, should a notice be lost. A SQLite database
-// has no other replicas.
-func (a *Authority) signForOthers(ctx context.Context) {
-	if a.db.Engine() == "sqlite" {
-		return
-	}
-	var listening sync.WaitGroup
-	listening.Go(func() { a.db.Listen(ctx, a.heard, func(bool) {}) })
-	defer listening.Wait()
-	for {
-		select {
-		case <-a.planned:
-			a.attempt(ctx, "plans", func(ctx context.Context) error { return a.claimPlans(ctx, false) })
-		case <-ctx.Done():
-			return
-		}
-	}
 }
 
 // every does something regularly until ctx ends.
@@ -208,7 +190,7 @@ func (a *Authority) claimPlansOf(ctx context.Context, orphans bool, keyIDs []str
 	}
 	return claims(ctx, a, planLease, orphans, due, claim, func(claimed []cert.Certificate) (bool, error) {
 		for _, c := range claimed {
-			if j, _ := a.issuances.find(string(c.Order)); j != nil {
+			if _, runs := a.issuances.Find(string(c.Order)); runs {
 				continue
 			}
 			if err := a.resumeIssuance(ctx, c); err != nil {
@@ -285,7 +267,7 @@ func (a *Authority) sweep(ctx context.Context, what string, batch func(*store.Tx
 	total := 0
 	defer func() {
 		if total > 0 {
-			a.known.forget("")
+			a.known.ForgetAll()
 			a.observe.Swept(what, total)
 			a.log.Info("swept", "what", what, "rows", total)
 		}

@@ -3,10 +3,7 @@ package ca
 import (
 	"context"
 	"fmt"
-	"sync"
-	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/chancery-pki/chancery/internal/protocol"
@@ -206,60 +203,5 @@ func TestRunStops(t *testing.T) {
 		if n, _ := w.Running(); n != 0 {
 			t.Errorf("%d validations run", n)
 		}
-	})
-}
-
-// The jobs of a process: one per ID, so many at once, and who waits gives up
-// in time.
-func TestJobs(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		js, gate, runs := newJobs(2), make(chan bool), atomic.Int32{}
-		work := func(ctx context.Context) (any, error) { runs.Add(1); <-gate; return nil, ctx.Err() }
-		ctx, cancel := context.WithCancel(t.Context())
-		a, mine := js.start(ctx, "a", task{about: "x", left: func() time.Duration { return 4*time.Second + 300*time.Millisecond }}, work)
-		again, _ := js.start(ctx, "a", task{}, work)
-		if !mine || again != a {
-			t.Error("a second job for one ID")
-		}
-		js.start(ctx, "b", task{about: "y"}, work)
-		if j, _ := js.start(ctx, "c", task{}, work); j != nil {
-			t.Error("more than there is room for")
-		}
-		cancel() // whoever asked hangs up
-		if a.wait(ctx, time.Hour) || a.wait(t.Context(), time.Second) {
-			t.Error("it didn't end")
-		}
-		if n, here := js.retryAfter("a"); n != 4*time.Second || !here {
-			t.Errorf("come back after %v, want 4s; %v", n, here)
-		}
-		if n, here := js.retryAfter("b"); n != time.Second || !here {
-			t.Errorf("come back after %v, want 1s; %v", n, here)
-		}
-		if _, here := js.retryAfter("none"); here || retry(time.Hour) != longestRetry || len(js.longer(2*time.Second)) != 0 || len(js.longer(time.Second/2)) != 2 {
-			t.Error("what jobs say of themselves")
-		}
-		js.change("a", task{about: "z"})
-		if j, about := js.find("a"); j != a || about != "z" {
-			t.Error(about)
-		}
-		done, stop := context.WithTimeout(t.Context(), time.Second)
-		js.idle(done)
-		stop()
-		if js.count() != 2 {
-			t.Error("they ended")
-		}
-		close(gate)
-		js.idle(t.Context())
-		if !a.wait(t.Context(), 0) || a.err != nil || js.count() != 0 || runs.Load() != 2 {
-			t.Errorf("%v, %d left, %d runs", a.err, js.count(), runs.Load())
-		}
-		var wait sync.WaitGroup
-		for i := range 10 {
-			wait.Go(func() {
-				js.start(t.Context(), fmt.Sprint(i), task{}, func(context.Context) (any, error) { return nil, nil })
-			})
-		}
-		wait.Wait()
-		js.idle(t.Context())
 	})
 }

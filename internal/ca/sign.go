@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/chancery-pki/chancery/internal/audit"
+	"github.com/chancery-pki/chancery/internal/ca/job"
 	"github.com/chancery-pki/chancery/internal/cert"
 	"github.com/chancery-pki/chancery/internal/issuer"
 	"github.com/chancery-pki/chancery/internal/protocol"
@@ -22,12 +23,6 @@ const (
 	mostWait  = 15 * time.Second       // and at most
 	freePlan  = time.Second            // a plan for others is claimable as of so long ago, whose clocks may be behind
 	lookAgain = time.Second            // how often the key of an order that another replica signs is looked at, and each fifth time the order, should a notice be lost
-)
-
-// Topics of the store's notices about issuance.
-const (
-	topicPlanned = "planned" // a plan waits for the issuing key whose ID is the body
-	topicIssued  = "issued"  // the order of that ID has its end
 )
 
 // work is one planned certificate on its way to the key.
@@ -46,7 +41,7 @@ type work struct {
 // clients, since throwing them away would defeat fairness.
 func (a *Authority) turn(ctx context.Context, o protocol.Order, client string) (signer.Request, error) {
 	r := signer.Request{Class: schedule.Issuance, Directory: o.Directory, Client: client}
-	serial := replacedSerial(o)
+	serial := cert.Replaced(o)
 	if serial == "" {
 		return r, nil
 	}
@@ -89,16 +84,15 @@ func (a *Authority) leavePlan(tx *store.Tx, c cert.Certificate, prepared *issuer
 
 // startIssuance runs the job that owns the issuance, or joins the one that
 // runs; nil when there is no room, and the sweep will do it.
-func (a *Authority) startIssuance(ctx context.Context, w work) *job {
-	j, _ := a.issuances.start(ctx, string(w.certificate.Order), w.task(), func(ctx context.Context) (any, error) { return a.issue(ctx, w) })
-	return j
+func (a *Authority) startIssuance(ctx context.Context, w work) *job.Job[cert.Serial] {
+	return a.issuances.Start(ctx, string(w.certificate.Order), "", w.task(), func(ctx context.Context) (cert.Serial, error) { return a.issue(ctx, w) })
 }
 
 // processing estimates when a client should look at its order again. Where
 // another replica has the job, the estimate is what a newcomer would wait at
 // that key, less what the order has waited.
 func (a *Authority) processing(ctx context.Context, o protocol.Order) time.Duration {
-	left, here := a.issuances.retryAfter(string(o.ID))
+	left, here := a.issuances.RetryAfter(string(o.ID))
 	if here || a.db.Engine() == "sqlite" {
 		return left
 	}
@@ -114,15 +108,15 @@ func (a *Authority) processing(ctx context.Context, o protocol.Order) time.Durat
 		return left
 	}
 	turn := signer.Request{Class: schedule.Issuance, Directory: c.Directory, Client: c.Client}
-	return retry(waits.WaitAt(c.IssuerKeyID, turn) - a.clock().Sub(c.PlannedAt))
+	return job.Retry(waits.WaitAt(c.IssuerKeyID, turn) - a.clock().Sub(c.PlannedAt))
 }
 
 // task describes the work: by the serial of the plan that this process keeps
 // its own, "" while another replica signs.
-func (w *work) task() task {
-	t := task{left: w.prepared.Wait}
+func (w *work) task() job.Task {
+	t := job.Task{Left: w.prepared.Wait}
 	if !w.prepared.Remote() {
-		t.about = string(w.certificate.Serial)
+		t.About = string(w.certificate.Serial)
 	}
 	return t
 }
@@ -130,8 +124,8 @@ func (w *work) task() task {
 // issue takes a planned certificate to its end: signed and recorded, or the
 // order made invalid because something was withdrawn. Where the trouble is
 // the server's own, the plan stays and the sweep tries again. It returns the
-// serial of the certificate that the order got, nil for none.
-func (a *Authority) issue(ctx context.Context, w work) (any, error) {
+// serial of the certificate that the order got, "" for none.
+func (a *Authority) issue(ctx context.Context, w work) (cert.Serial, error) {
 	ctx, cancel := context.WithTimeout(ctx, signatureTime)
 	defer cancel()
 	begun := a.clock()
@@ -140,27 +134,24 @@ func (a *Authority) issue(ctx context.Context, w work) (any, error) {
 		a.observe.Issued(w.certificate.Directory, w.certificate.Profile, a.clock().Sub(begun), err)
 	}
 	if err == nil {
-		if serial == "" {
-			return nil, nil
-		}
 		return serial, nil
 	}
 	problem, ok := errors.AsType[*protocol.Problem](err)
 	if !ok {
 		a.log.Error("certificate not issued; it will be tried again", "order", w.certificate.Order, "serial", w.certificate.Serial, "error", err)
-		return nil, err
+		return "", err
 	}
 	if err := a.refuse(context.WithoutCancel(ctx), w, problem); err != nil {
 		a.log.Error("refusal not recorded", "order", w.certificate.Order, "error", err)
-		return nil, err
+		return "", err
 	}
-	return nil, nil
+	return "", nil
 }
 
-// holdPlans keeps the plans ours whose signatures wait for a slow key, so that
-// a plan nobody works on is taken over soon.
-func (a *Authority) holdPlans(ctx context.Context) error {
-	serials := a.issuances.longer(holdEvery)
+// holdPlans keeps the plans ours whose signatures have waited so long for a
+// slow key; a plan nobody works on is taken over soon.
+func (a *Authority) holdPlans(ctx context.Context, waited time.Duration) error {
+	serials := a.issuances.Longer(waited)
 	if len(serials) == 0 {
 		return nil
 	}
@@ -348,7 +339,7 @@ func (a *Authority) replan(ctx context.Context, w *work, usable bool) (bool, err
 	}
 	prepared.HandedOver()
 	w.certificate, w.prepared = c, prepared
-	a.issuances.change(string(c.Order), w.task())
+	a.issuances.Describe(string(c.Order), w.task())
 	return true, nil
 }
 
@@ -356,7 +347,7 @@ func (a *Authority) replan(ctx context.Context, w *work, usable bool) (bool, err
 // its end: over, with the serial it got or "". Where that key goes away, the
 // plan is given to another; if that one is ours, it isn't over.
 func (a *Authority) await(ctx context.Context, w *work) (serial cert.Serial, over bool, err error) {
-	told, forget := a.told.wait(string(w.certificate.Order))
+	told, forget := a.issued.Wait(string(w.certificate.Order))
 	defer forget()
 	news := false
 	tick := time.NewTicker(lookAgain)

@@ -24,8 +24,9 @@ import (
 // token is a key that can be pulled out and plugged in again.
 type token struct {
 	*ecdsa.PrivateKey
-	mu   sync.Mutex
-	gone error
+	takes time.Duration
+	mu    sync.Mutex
+	gone  error
 }
 
 func (k *token) pull(why error) {
@@ -38,6 +39,7 @@ func (k *token) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) ([
 	if err := k.Reopen(context.Background()); err != nil {
 		return nil, err
 	}
+	time.Sleep(k.takes)
 	return k.PrivateKey.Sign(random, digest, opts)
 }
 
@@ -392,6 +394,37 @@ func TestPlanOutlivesReload(t *testing.T) {
 			if err := c.CheckSignatureFrom(f.chains[0][0]); err != nil {
 				t.Errorf("stays: %v: %v", stays, err)
 			}
+		}
+	})
+}
+
+// Retry-After is the time that an order's turn still takes.
+func TestRetryAfter(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		f := newFamily(t, 1)
+		f.tokens[0].takes = 100 * time.Millisecond
+		local, _ := f.issuer(t, 0)
+		w.signsWith(local)
+		w.hold = 10 * time.Millisecond
+		a := w.account(t, "main")
+		a.finalize(a.ready("first.a.example")) // from which the key's time is learned
+		time.Sleep(200 * time.Millisecond)
+		const n = 30
+		orders := make([]OrderView, n)
+		for i := range n {
+			orders[i] = a.ready(fmt.Sprintf("n%d.a.example", i))
+		}
+		for i := range n {
+			orders[i] = a.finalize(orders[i])
+		}
+		last := orders[n-1]
+		if last.Status != protocol.OrderProcessing || last.RetryAfter < 2*time.Second || last.RetryAfter > 4*time.Second {
+			t.Fatalf("%s, retry after %v; %d signatures of 100 ms are ahead", last.Status, last.RetryAfter, n)
+		}
+		begun := time.Now()
+		until(t, "the last order is valid", func() bool { return a.look(last).Status == protocol.OrderValid })
+		if took := time.Since(begun); took > last.RetryAfter+2*time.Second || took < last.RetryAfter-2*time.Second {
+			t.Errorf("it took %v, and was told %v", took, last.RetryAfter)
 		}
 	})
 }

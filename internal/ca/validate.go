@@ -3,13 +3,12 @@ package ca
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/chancery-pki/chancery/internal/audit"
+	"github.com/chancery-pki/chancery/internal/ca/job"
 	"github.com/chancery-pki/chancery/internal/protocol"
 	"github.com/chancery-pki/chancery/internal/store"
 )
@@ -27,43 +26,20 @@ const (
 	maxResponse     = 16 << 10         // a client's payload that is kept for a retry
 )
 
-// validations runs the validation jobs of this process.
+// validations runs the validation jobs of this process, grouped by what they
+// look at.
 type validations struct {
-	*jobs
-	delays []time.Duration // before the second try, the third …
+	*job.Set[*protocol.Authorization] // as recorded; nil: it must be read
 
-	mu      sync.Mutex
-	targets map[string]int // running, by identifier
-	held    map[string]int // waiting POSTs, by address
+	delays []time.Duration // before the second try, the third …
+	held   *job.Room       // POSTs that wait, by address
 }
 
 func newValidations(delays []time.Duration) *validations {
 	if delays == nil {
 		delays = []time.Duration{time.Second, 3 * time.Second}
 	}
-	return &validations{
-		jobs: newJobs(maxValidations), delays: delays,
-		targets: make(map[string]int), held: make(map[string]int),
-	}
-}
-
-// enter counts one more under the key and says whether there was room.
-func (v *validations) enter(counts map[string]int, key string, most int) bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if counts[key] >= most {
-		return false
-	}
-	counts[key]++
-	return true
-}
-
-func (v *validations) leave(counts map[string]int, key string) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if counts[key]--; counts[key] == 0 {
-		delete(counts, key)
-	}
+	return &validations{job.NewSet[*protocol.Authorization](maxValidations, maxPerTarget), delays, job.NewRoom(maxHeldPerPeer)}
 }
 
 // Authorization returns the account's own authorization; its Status is the
@@ -121,7 +97,7 @@ func (a *Authority) Respond(ctx context.Context, who Requester, id protocol.Auth
 	if !slices.Contains(z.Offered, t) {
 		return z, errNoSuch("challenge")
 	}
-	_, running := a.validations.find(string(id)) // not recorded while it is quick
+	running, _ := a.validations.Find(string(id)) // not recorded while it is quick
 	tried := cmp.Or(z.Attempt.Type, protocol.ChallengeType(running))
 	switch {
 	case tried != "" && tried != t:
@@ -140,10 +116,10 @@ func (a *Authority) Respond(ctx context.Context, who Requester, id protocol.Auth
 	switch j := a.startValidation(ctx, d, z, check); {
 	case j == nil || !a.holdFor(ctx, who, j):
 		err = a.recordProcessing(ctx, who, z, j == nil)
-	case j.err != nil:
-		err = j.err // the database's: nothing was recorded, so the client must ask again
-	case j.made != nil:
-		return j.made.(protocol.Authorization), nil
+	case j.Err != nil:
+		err = j.Err // the database's: nothing was recorded, so the client must ask again
+	case j.Made != nil:
+		return *j.Made, nil
 	}
 	if err != nil {
 		return z, err
@@ -154,13 +130,12 @@ func (a *Authority) Respond(ctx context.Context, who Requester, id protocol.Auth
 
 // holdFor waits for the job on behalf of one POST, and says whether it ended;
 // it doesn't wait when that address holds enough POSTs already.
-func (a *Authority) holdFor(ctx context.Context, who Requester, j *job) bool {
-	v, peer := a.validations, who.peer()
-	if !v.enter(v.held, peer, maxHeldPerPeer) {
+func (a *Authority) holdFor(ctx context.Context, who Requester, j *job.Job[*protocol.Authorization]) bool {
+	if !a.validations.held.Enter(who.peer()) {
 		return false
 	}
-	defer v.leave(v.held, peer)
-	return j.wait(ctx, a.hold)
+	defer a.validations.held.Leave(who.peer())
+	return j.Wait(ctx, a.hold)
 }
 
 // recordProcessing makes durable that the challenge was asked for, so that
@@ -198,29 +173,18 @@ func (a *Authority) validation(d *Directory, who Requester, z protocol.Authoriza
 // startValidation runs the job that owns the validation, or joins the one
 // that runs. It returns nil when this process, or the target, has enough to
 // do.
-func (a *Authority) startValidation(ctx context.Context, d *Directory, z protocol.Authorization, check protocol.Validation) *job {
-	v, target := a.validations, z.Directory+"/"+z.Identifier.String()
-	if j, _ := v.find(string(z.ID)); j != nil {
-		return j
-	}
-	if !v.enter(v.targets, target, maxPerTarget) {
-		return nil
-	}
-	j, mine := v.start(ctx, string(z.ID), task{about: string(check.Type)}, func(ctx context.Context) (any, error) {
-		defer v.leave(v.targets, target)
+func (a *Authority) startValidation(ctx context.Context, d *Directory, z protocol.Authorization, check protocol.Validation) *job.Job[*protocol.Authorization] {
+	target, t := z.Directory+"/"+z.Identifier.String(), job.Task{About: string(check.Type)}
+	return a.validations.Start(ctx, string(z.ID), target, t, func(ctx context.Context) (*protocol.Authorization, error) {
 		return a.validate(ctx, d, z, check)
 	})
-	if !mine { // no room, or another POST was quicker
-		v.leave(v.targets, target)
-	}
-	return j
 }
 
 // validate tries once and records how it went: valid, invalid, or, where RFC
 // 8555 section 8.2 makes sense of it, processing until the next try. It returns
 // the authorization as it ended, nil where another was quicker or it goes on.
 // Its error is the database's; then nothing was recorded.
-func (a *Authority) validate(ctx context.Context, d *Directory, z protocol.Authorization, check protocol.Validation) (any, error) {
+func (a *Authority) validate(ctx context.Context, d *Directory, z protocol.Authorization, check protocol.Validation) (*protocol.Authorization, error) {
 	// Another job may have ended just before this one began.
 	current, err := a.db.Authorization(ctx, z.ID)
 	if err != nil || current.Status != protocol.AuthorizationPending || current.Attempt.Tries != z.Attempt.Tries {
@@ -230,23 +194,9 @@ func (a *Authority) validate(ctx context.Context, d *Directory, z protocol.Autho
 	evidence, failure := a.look(ctx, d, check)
 	now := a.clock()
 	a.observe.Validated(z.Directory, check.Type, now.Sub(begun), failure)
-	expires, failure := lasts(d, z, evidence, failure, now)
-
-	at := z.Attempt
-	at.Tries++
-	at.Processing = false
-	if failure != nil {
-		at.Error = protocol.AsProblem(failure)
-		if why, ok := errors.AsType[*protocol.ValidationError](failure); (!ok || why.Retryable) && at.Tries <= len(a.validations.delays) {
-			return nil, a.again(ctx, z, at, now.Add(a.validations.delays[at.Tries-1]))
-		}
-	} else {
-		at.ValidatedAt, at.Error = now, nil
-	}
-	at.Response = nil
-	z.Attempt, z.ExpiresAt, z.Status = at, expires, protocol.AuthorizationValid
-	if at.Error != nil {
-		z.Status = protocol.AuthorizationInvalid
+	z = protocol.Tried(z, evidence, failure, d.Lifetimes.Authorization, a.validations.delays, now)
+	if z.Attempt.Processing {
+		return nil, a.again(ctx, z)
 	}
 	recorded := false
 	err = a.db.Update(ctx, func(tx *store.Tx) (err error) {
@@ -259,35 +209,14 @@ func (a *Authority) validate(ctx context.Context, d *Directory, z protocol.Autho
 	if err != nil || !recorded {
 		return nil, err
 	}
-	return z, nil
-}
-
-// lasts says until when a proof is good: as long as the directory lets it be,
-// and not beyond what the evidence itself says. A proof that came after the
-// authorization's end is none (RFC 8555 section 7.1.6: expired is final).
-func lasts(d *Directory, z protocol.Authorization, seen protocol.Evidence, failure error, now time.Time) (time.Time, error) {
-	until := now.Add(d.Lifetimes.Authorization)
-	no := func(format string, args ...any) (time.Time, error) {
-		return z.ExpiresAt, &protocol.ValidationError{Problem: protocol.NewProblem(protocol.Unauthorized, format, args...)}
-	}
-	switch {
-	case !now.Before(z.ExpiresAt):
-		return no("the authorization expired before it was proven; make a new order")
-	case failure != nil:
-		return z.ExpiresAt, failure
-	case !seen.ValidUntil.IsZero() && !seen.ValidUntil.After(now):
-		return no("what proves %q was good until %s only; renew it", z.Identifier.Value, seen.ValidUntil.UTC().Format(time.RFC3339))
-	case !seen.ValidUntil.IsZero() && seen.ValidUntil.Before(until):
-		return seen.ValidUntil, nil
-	}
-	return until, nil
+	return &z, nil
 }
 
 // finishValidation records the end of a validation, unless the authorization
 // was deactivated, or validated by another replica, meanwhile.
 func (a *Authority) finishValidation(tx *store.Tx, d *Directory, z protocol.Authorization, check protocol.Validation, seen protocol.Evidence) (bool, error) {
 	e := audit.Entry{
-		Actor: "account:" + string(z.Account), Peer: addressOf(check.Peer), Directory: z.Directory,
+		Actor: "account:" + string(z.Account), Peer: protocol.Address(check.Peer), Directory: z.Directory,
 		Object: string(z.ID), Detail: map[string]any{"name": z.Identifier.Value, "type": check.Type},
 	}
 	at := z.Attempt
@@ -310,10 +239,9 @@ func (a *Authority) finishValidation(tx *store.Tx, d *Directory, z protocol.Auth
 
 // again records a retryable failure and when the next try is due; the sweep
 // picks it up then, on whichever replica.
-func (a *Authority) again(ctx context.Context, z protocol.Authorization, at protocol.Attempt, due time.Time) error {
-	at.Processing, at.NextAt = true, due
+func (a *Authority) again(ctx context.Context, z protocol.Authorization) error {
 	err := a.db.Update(ctx, func(tx *store.Tx) error {
-		_, err := tx.RecordAttempt(z.ID, at, time.Time{})
+		_, err := tx.RecordAttempt(z.ID, z.Attempt, time.Time{})
 		return err
 	})
 	if err != nil {

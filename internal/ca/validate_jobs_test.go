@@ -138,9 +138,6 @@ func TestPerTarget(t *testing.T) {
 		for i, a := range all {
 			until(t, "it is valid", func() bool { return a.authorization(orders[i]).Status == protocol.AuthorizationValid })
 		}
-		if n, _ := w.counted(); n != 0 {
-			t.Errorf("%d targets are still counted", n)
-		}
 	})
 }
 
@@ -159,11 +156,7 @@ func TestHeldPerAddress(t *testing.T) {
 				}
 			})
 		}
-		until(t, "all wait", func() bool {
-			w.validations.mu.Lock()
-			defer w.validations.mu.Unlock()
-			return w.validations.held[a.peer()] == maxHeldPerPeer
-		})
+		until(t, "all wait", func() bool { return w.validations.held.Count(a.peer()) == maxHeldPerPeer })
 		if z := a.respond(a.order("more.example"), protocol.HTTP01); !z.Attempt.Processing {
 			t.Errorf("one too many: %+v", z)
 		}

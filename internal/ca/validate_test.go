@@ -35,13 +35,6 @@ func (w *world) stuck(t testing.TB) (begun chan string, letGo func()) {
 	return begun, letGo
 }
 
-// counted is how many targets are asked, and addresses wait, right now.
-func (w *world) counted() (targets, held int) {
-	w.validations.mu.Lock()
-	defer w.validations.mu.Unlock()
-	return len(w.validations.targets), len(w.validations.held)
-}
-
 func (a *account) respond(o OrderView, typ protocol.ChallengeType) protocol.Authorization {
 	a.t.Helper()
 	z, err := a.Respond(a.t.Context(), a.Requester, o.Authorizations[0], typ, nil)
@@ -244,8 +237,8 @@ func TestRespondAtOnce(t *testing.T) {
 				t.Fatalf("%d looks", n)
 			}
 		}
-		if targets, held := w.counted(); targets+held != 0 {
-			t.Errorf("%d targets and %d addresses are still counted", targets, held)
+		if n := w.validations.held.Count(a.peer()); n != 0 {
+			t.Errorf("%d POSTs are still counted", n)
 		}
 		if n := len(w.entries(t, store.AuditFilter{Action: "authorization.valid"})); n != 20 {
 			t.Errorf("%d entries in the audit log", n)

@@ -209,8 +209,8 @@ func newWorld(t testing.TB, engine string) *world {
 	t.Cleanup(func() { // jobs end before the database does
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
-		w.validations.idle(ctx)
-		w.issuances.idle(ctx)
+		w.validations.Idle(ctx)
+		w.issuances.Idle(ctx)
 	})
 	return w
 }

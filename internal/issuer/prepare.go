@@ -263,8 +263,12 @@ func (p *Prepared) Renews(ends time.Time) {
 }
 
 // HandedOver says that the plan was left to the replica that holds the key,
-// which will count it.
-func (p *Prepared) HandedOver() { p.turn.Reservation.HandedOver() }
+// if it is another one, which will count it.
+func (p *Prepared) HandedOver() {
+	if p.Remote() {
+		p.turn.Reservation.HandedOver()
+	}
+}
 
 // Discard gives back the place at the key that Prepare reserved, of a token
 // that is not going to be issued. It may be called after Issue, too.

@@ -1,14 +1,16 @@
 // Package policy decides, before any proof is asked for and again before a
 // key signs, whether a caller may have these names under this profile: which
 // names a directory issues, what an EAB key adds or takes away, which
-// challenge types count for which profile, and which dates a client may ask
-// for. It is pure: no I/O, no context, no clock but the time handed in, and
-// every value is safe for concurrent use once made.
+// challenge types count for which profile and may be used again, which dates
+// a client may ask for, and when it is asked to renew. It is pure: no I/O, no
+// context, no clock but the time handed in, and every value is safe for
+// concurrent use once made.
 //
 // It may import the standard library, internal/protocol and internal/cert.
 // Sources: RFC 8555 sections 7.1.3 and 7.4 (orders, wildcards, notBefore and
-// notAfter), 7.3.4 (external account binding), 6.7.1 (subproblems), RFC 8738
-// (addresses), draft-ietf-acme-profiles-02.
+// notAfter), 7.3.4 (external account binding), 7.6 (revocation), 6.7.1
+// (subproblems), RFC 8738 (addresses), RFC 9773 section 4.2 (renewal windows),
+// draft-ietf-acme-profiles-02.
 //
 // # Name patterns
 //

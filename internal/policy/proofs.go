@@ -3,6 +3,7 @@ package policy
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/chancery-pki/chancery/internal/cert"
 	"github.com/chancery-pki/chancery/internal/protocol"
@@ -46,8 +47,7 @@ func (d Directory) Provable(profiles []cert.Profile, names []protocol.Identifier
 
 // CheckProofs holds the way each authorization was proven against the
 // profile, once that is fixed: classic challenges prove a server's name, not
-// who may act as a client. It serves issuance and revocation by an account
-// that holds the authorizations; it doesn't look at their status. Error:
+// who may act as a client. It doesn't look at their status. Error:
 // unauthorized with a subproblem for each that doesn't count.
 func CheckProofs(p cert.Profile, authorizations []protocol.Authorization) error {
 	var problems []protocol.Problem
@@ -76,4 +76,41 @@ func whatCounts(p cert.Profile) string {
 		types[i] = string(t)
 	}
 	return "it takes " + strings.Join(types, ", ") + ", or an EAB key with pre-approved names"
+}
+
+// reuseMargin is what must be left of a proof's life for a new order to rest
+// on it, so that it doesn't end before the client comes to finalize.
+const reuseMargin = 5 * time.Minute
+
+// Reusable finds among the valid authorizations that an account holds one that
+// a new order can rest on (RFC 8555 section 7.4): for just this identifier, by
+// a proof that counts for one of the profiles and lasts some minutes more.
+func Reusable(held []protocol.Authorization, id protocol.Identifier, profiles []cert.Profile, now time.Time) (protocol.Authorization, bool) {
+	for _, z := range held {
+		if z.ExpiresAt.Before(now.Add(reuseMargin)) || !z.Attempt.Type.Classic() { // a private proof serves one order only (DESIGN section 6)
+			continue
+		}
+		if slices.ContainsFunc(profiles, func(p cert.Profile) bool { return proves(z, id, p) }) {
+			return z, true
+		}
+	}
+	return protocol.Authorization{}, false
+}
+
+// HoldsAll reports whether among the valid authorizations that an account
+// holds there is one for every name by a proof that counts for the profile,
+// which lets it revoke another's certificate (RFC 8555 section 7.6).
+func HoldsAll(held []protocol.Authorization, names []protocol.Identifier, p cert.Profile) bool {
+	for _, id := range names {
+		if !slices.ContainsFunc(held, func(z protocol.Authorization) bool { return proves(z, id, p) }) {
+			return false
+		}
+	}
+	return true
+}
+
+// proves reports whether an authorization is for just this identifier, by a
+// proof that counts for the profile.
+func proves(z protocol.Authorization, id protocol.Identifier, p cert.Profile) bool {
+	return z.Identifier == id.Base() && z.Wildcard == id.IsWildcard() && p.Allows(z.Attempt.Type)
 }

@@ -1,6 +1,8 @@
 package protocol
 
 import (
+	"crypto/rand"
+	"encoding/base64"
 	"net/netip"
 	"time"
 )
@@ -43,6 +45,14 @@ func (t ChallengeType) Proves(typ IdentifierType, wildcard bool) bool {
 		return typ == DNS
 	}
 	return !wildcard
+}
+
+// NewToken returns 256 random bits in base64url (RFC 8555 section 8.1 asks
+// for 128).
+func NewToken() string {
+	var b [32]byte
+	rand.Read(b[:]) // never fails (crypto/rand)
+	return base64.RawURLEncoding.EncodeToString(b[:])
 }
 
 // Validation is all that a validator is told: what to look for and where.

@@ -5,8 +5,8 @@
 //
 // It may import the standard library and golang.org/x/net/idna, nothing else
 // of this project. Sources: RFC 8555 sections 6.7 (problems), 7.1 (resources
-// and status changes) and 9.7.7 (identifier types), RFC 8738 (ip), RFC 9773
-// (ARI and replaces), draft-ietf-acme-profiles-02.
+// and status changes), 8.2 (retries) and 9.7.7 (identifier types), RFC 8738
+// (ip), RFC 9773 (ARI and replaces), draft-ietf-acme-profiles-02.
 //
 // The wire forms live at the edge (internal/acmeserver), the tables in
 // internal/store; both name what they mean with the types of this package.

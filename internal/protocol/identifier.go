@@ -40,6 +40,16 @@ func (id Identifier) Base() Identifier {
 	return id
 }
 
+// Values is how identifiers are written in logs and the audit: bare values,
+// which can't be mistaken for one another.
+func Values(ids []Identifier) []string {
+	values := make([]string, len(ids))
+	for i, id := range ids {
+		values[i] = id.Value
+	}
+	return values
+}
+
 // Bounds of RFC 1035 section 2.3.4, in the textual form without a root dot.
 const (
 	maxNameLength  = 253

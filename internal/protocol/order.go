@@ -61,6 +61,40 @@ func OrderState(o Order, authorizations []Authorization, now time.Time) OrderSta
 	return state
 }
 
+// CheckReady refuses to finalize an order in another state than ready (RFC
+// 8555 section 7.4). Error: orderNotReady, which says what is missing.
+func CheckReady(state OrderStatus) error {
+	switch state {
+	case OrderReady:
+		return nil
+	case OrderPending:
+		return NewProblem(OrderNotReady, "the order is pending: complete a challenge of each of its authorizations first")
+	case OrderInvalid:
+		return NewProblem(OrderNotReady, "the order is invalid; make a new one")
+	}
+	return NewProblem(OrderNotReady, "the order is %s: it was finalized already; fetch the order to see its certificate", state)
+}
+
+// LostAuthorization explains an order that is invalid because of its
+// authorizations, or of the lack of time (RFC 8555 section 7.1.6).
+func LostAuthorization(authorizations []Authorization, now time.Time) *Problem {
+	var problems []*Problem
+	for _, z := range authorizations {
+		switch state := AuthorizationState(z, now); {
+		case state == AuthorizationValid || state == AuthorizationPending:
+		case z.Attempt.Error != nil:
+			problems = append(problems, z.Attempt.Error.For(z.Identifier))
+		default:
+			problems = append(problems, NewProblem(Unauthorized,
+				"the authorization for %q is %s", z.Identifier.Value, state).For(z.Identifier))
+		}
+	}
+	if p := Join(Unauthorized, problems); p != nil {
+		return p
+	}
+	return NewProblem(Malformed, "the order was not finalized in time; make a new one")
+}
+
 // AuthorizationStatus is the state of an authorization (section 7.1.6).
 type AuthorizationStatus string
 

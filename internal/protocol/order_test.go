@@ -1,9 +1,12 @@
 package protocol
 
 import (
+	"slices"
 	"testing"
 	"time"
 )
+
+const day = 24 * time.Hour
 
 // RFC 8555 section 7.1.6, the state diagrams of orders and authorizations.
 func TestOrderState(t *testing.T) {
@@ -41,6 +44,59 @@ func TestOrderState(t *testing.T) {
 	swept := Order{Status: OrderPending, ExpiresAt: now.Add(time.Hour), Authorizations: make([]AuthorizationID, 2)}
 	if got := OrderState(swept, []Authorization{valid}, now); got != OrderInvalid {
 		t.Errorf("an order that lost an authorization is %s", got)
+	}
+}
+
+// RFC 8555 section 7.4: an order that isn't ready is refused with
+// orderNotReady, status 403.
+func TestCheckReady(t *testing.T) {
+	for _, state := range []OrderStatus{OrderPending, OrderProcessing, OrderValid, OrderInvalid} {
+		if p := AsProblem(CheckReady(state)); p.Type != OrderNotReady || p.HTTPStatus() != 403 {
+			t.Errorf("%s: %v, status %d", state, p, p.HTTPStatus())
+		}
+	}
+	if err := CheckReady(OrderReady); err != nil {
+		t.Error(err)
+	}
+}
+
+// RFC 8555 section 6.7.1: one subproblem for each identifier that failed.
+func TestLostAuthorization(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	one := func(name string, status AuthorizationStatus, life time.Duration, why *Problem) Authorization {
+		return Authorization{Identifier: Identifier{DNS, name}, Status: status, ExpiresAt: now.Add(life), Attempt: Attempt{Error: why}}
+	}
+	pending := one("pending.example", AuthorizationPending, time.Hour, nil)
+	// One whose last try failed isn't lost while another is due.
+	retried := one("retried.example", AuthorizationPending, time.Hour, NewProblem(ConnectionFailed, "refused"))
+	valid := one("valid.example", AuthorizationValid, time.Hour, nil)
+	failed := one("failed.example", AuthorizationInvalid, time.Hour, NewProblem(DNSFailed, "no such name"))
+	expired := one("expired.example", AuthorizationPending, 0, nil)
+	ended := one("ended.example", AuthorizationDeactivated, time.Hour, nil)
+	for _, tt := range []struct {
+		why   string
+		auths []Authorization
+		typ   ProblemType
+		about []string
+	}{
+		{"none", nil, Malformed, nil},
+		{"time", []Authorization{pending, retried, valid}, Malformed, nil},
+		{"a failure", []Authorization{valid, failed}, DNSFailed, []string{"failed.example"}},
+		{"time for a proof", []Authorization{expired, pending}, Unauthorized, []string{"expired.example"}},
+		{"two of one type", []Authorization{expired, valid, ended}, Unauthorized, []string{"expired.example", "ended.example"}},
+		{"two of two types", []Authorization{failed, ended}, Compound, []string{"failed.example", "ended.example"}},
+	} {
+		p := LostAuthorization(tt.auths, now)
+		var about []string
+		if p.Identifier != nil {
+			about = append(about, p.Identifier.Value)
+		}
+		for _, sub := range p.Sub {
+			about = append(about, sub.Identifier.Value)
+		}
+		if p.Type != tt.typ || !slices.Equal(about, tt.about) {
+			t.Errorf("%s: %v about %v; want %s about %v", tt.why, p, about, tt.typ, tt.about)
+		}
 	}
 }
 

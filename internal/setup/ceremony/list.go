@@ -9,6 +9,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -161,7 +162,11 @@ func (l Listed) server(p func(name, format string, args ...any)) {
 		state += ": " + s.Reason
 	}
 	if s.Signature > 0 {
-		state += fmt.Sprintf(", %.3g signatures/s", float64(max(s.Parallel, 1))/s.Signature)
+		rate := float64(max(s.Parallel, 1)) / s.Signature
+		if rate >= 100 {
+			rate = math.Round(rate)
+		}
+		state += fmt.Sprintf(", %s signatures/s", strconv.FormatFloat(math.Round(rate*10)/10, 'f', -1, 64))
 	}
 	p("state", "%s", state)
 	switch {
