@@ -89,7 +89,7 @@ func onList(w *harness.World, h *http.Client, i *issued, shard int) bool {
 	return false
 }
 
-// number of a list, which must be more than another was.
+// rises checks that a list has a higher number than the one before.
 func rises(w *harness.World, was *big.Int, l *x509.RevocationList) {
 	w.Helper()
 	if l.Number == nil || was != nil && l.Number.Cmp(was) <= 0 {

@@ -25,12 +25,9 @@ const (
 	clientElsewhere = "      - certificate: \"ca/clients.pem\"\n"
 )
 
-// token is one of SoftHSM's, made to sign as slowly as a smart card.
-type token struct{ uri string }
-
-// tokens makes some, of one second's tenth a signature, and returns URIs for a
-// key in each.
-func tokens(w *harness.World, labels ...string) []token {
+// tokens makes tokens of SoftHSM's that take 100 ms a signature, one at a time as
+// a smart card, and returns a URI for a key in each.
+func tokens(w *harness.World, labels ...string) (uris []string) {
 	w.Helper()
 	dir := w.Mkdir("hsm", "tokens")
 	conf := w.Write("hsm/softhsm2.conf", "directories.tokendir = "+dir+"\nobjectstore.backend = file\nlog.level = ERROR\n")
@@ -40,28 +37,27 @@ func tokens(w *harness.World, labels ...string) []token {
 	w.Write("hsm/real", "/usr/lib/softhsm/libsofthsm2.so")
 	w.Write("hsm/env", "SOFTHSM2_CONF="+conf)
 	w.Write("hsm/delay", "100000") // microseconds
-	var all []token
 	for _, label := range labels {
 		w.Cmd("softhsm2-util", "--init-token", "--free", "--label", label, "--pin", "1234", "--so-pin", "5678").Env("SOFTHSM2_CONF=" + conf).OK()
-		all = append(all, token{"pkcs11:token=" + label + ";object=ca?chancery-parallel=1&module-path=" + module + "&pin-source=file:" + pin})
+		uris = append(uris, "pkcs11:token="+label+";object=ca?chancery-parallel=1&module-path="+module+"&pin-source=file:"+pin)
 	}
-	return all
+	return uris
 }
 
 // slowSigners makes keys on tokens and their CA certificates, named E2E Server
 // CA 1 and so on, in every folder. It returns the lines of the configuration
 // that name them, where a key is here and where it is elsewhere.
-func slowSigners(w *harness.World, s *site, tokens []token, folders ...string) (here, elsewhere []string) {
+func slowSigners(w *harness.World, s *site, uris []string, folders ...string) (here, elsewhere []string) {
 	w.Helper()
-	for n, t := range tokens {
+	for n, uri := range uris {
 		name := fmt.Sprintf("ca/slow-%d.pem", n+1)
 		w.Run(w.Tool("chanceryd"), "ca", "create", "--name", fmt.Sprintf("E2E Server CA %d", n+1), "--usage", "server",
-			"--generate", "--key", t.uri, "--parent", s.dir+"/root/root.pem",
+			"--generate", "--key", uri, "--parent", s.dir+"/root/root.pem",
 			"--parent-key", "file:"+s.dir+"/root/root.key", "--parent-password-file", s.passphrase, "--out", w.Path(name))
 		for _, dir := range folders {
 			w.Run("cp", w.Path(name), dir+"/ca/")
 		}
-		here = append(here, "      - key: \""+t.uri+"\"\n        certificate: \""+name+"\"\n")
+		here = append(here, "      - key: \""+uri+"\"\n        certificate: \""+name+"\"\n")
 		elsewhere = append(elsewhere, "      - certificate: \""+name+"\"\n")
 	}
 	return here, elsewhere

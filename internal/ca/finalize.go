@@ -62,7 +62,6 @@ func (a *Authority) Finalize(ctx context.Context, who Requester, id protocol.Ord
 		prepared.Discard()
 		return OrderView{}, err
 	}
-	prepared.HandedOver()
 	w := work{Directory: d, certificate: c, prepared: prepared, replaces: cert.Replaced(o), csr: csr, turn: turn, who: who}
 	soon := prepared.Wait() <= a.hold // else nobody is helped by waiting
 	if j := a.startIssuance(ctx, w); j != nil && soon && j.Wait(ctx, a.hold) && j.Made != "" {
@@ -149,16 +148,15 @@ func (a *Authority) prepare(ctx context.Context, d *Directory, o protocol.Order,
 	if err != nil {
 		return cert.Certificate{}, nil, err
 	}
+	if turn, err = a.renews(ctx, by, o, turn); err != nil {
+		return cert.Certificate{}, nil, err
+	}
 	prepared, err := by.Prepare(ctx, issuer.Request{
 		Profile: p, Names: o.Identifiers, PublicKey: csr.PublicKey, Now: now,
 		NotBefore: from, NotAfter: to, ExactStart: !o.NotBefore.IsZero(), ExactEnd: !o.NotAfter.IsZero(),
 		Signature: turn,
 	})
 	if err != nil {
-		return cert.Certificate{}, nil, err
-	}
-	if err := a.renews(ctx, o, prepared, turn); err != nil {
-		prepared.Discard()
 		return cert.Certificate{}, nil, err
 	}
 	return cert.Certificate{
@@ -287,6 +285,9 @@ func (a *Authority) resumeIssuance(ctx context.Context, c cert.Certificate) erro
 	if w.turn, err = a.turn(ctx, o, c.Client); err != nil {
 		return err
 	}
+	if w.turn, err = a.renews(ctx, by, o, w.turn); err != nil {
+		return err
+	}
 	w.prepared, err = by.Resume(c.DER, w.turn)
 	if errors.Is(err, issuer.ErrWrongIssuer) { // its key was taken out of the configuration
 		if w.csr, err = issuer.Asked(c.DER); err == nil {
@@ -295,9 +296,6 @@ func (a *Authority) resumeIssuance(ctx context.Context, c cert.Certificate) erro
 	}
 	if err != nil {
 		return fmt.Errorf("order %s: %w", c.Order, err)
-	}
-	if err := a.renews(ctx, o, w.prepared, w.turn); err != nil {
-		return err
 	}
 	a.startIssuance(ctx, w)
 	return nil

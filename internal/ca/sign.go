@@ -55,19 +55,22 @@ func (a *Authority) turn(ctx context.Context, o protocol.Order, client string) (
 
 // renews finds out whether an order that doesn't say so renews a certificate:
 // one of the same names by the same account. It matters only, and is looked
-// up only, where the key is busy.
-func (a *Authority) renews(ctx context.Context, o protocol.Order, prepared *issuer.Prepared, turn signer.Request) error {
-	if turn.Class == schedule.Renewal || prepared.Wait() <= busyKey {
-		return nil
+// up only, where the keys are busy.
+func (a *Authority) renews(ctx context.Context, by Issuer, o protocol.Order, turn signer.Request) (signer.Request, error) {
+	busy, ok := by.(interface {
+		Wait(signer.Request) time.Duration
+	})
+	if !ok || turn.Class == schedule.Renewal || busy.Wait(turn) <= busyKey {
+		return turn, nil
 	}
 	_, ends, err := a.db.NewestOfNames(ctx, o.Account, o.Identifiers, a.clock())
-	if errors.Is(err, store.ErrNotFound) {
-		return nil
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return turn, nil
+	case err == nil:
+		turn.Class, turn.Ends = schedule.Renewal, ends
 	}
-	if err == nil {
-		prepared.Renews(ends)
-	}
-	return err
+	return turn, err
 }
 
 // leavePlan records a plan: ours to sign, or for the replica that holds the
@@ -85,7 +88,11 @@ func (a *Authority) leavePlan(tx *store.Tx, c cert.Certificate, prepared *issuer
 // startIssuance runs the job that owns the issuance, or joins the one that
 // runs; nil when there is no room, and the sweep will do it.
 func (a *Authority) startIssuance(ctx context.Context, w work) *job.Job[cert.Serial] {
-	return a.issuances.Start(ctx, string(w.certificate.Order), "", w.task(), func(ctx context.Context) (cert.Serial, error) { return a.issue(ctx, w) })
+	j := a.issuances.Start(ctx, string(w.certificate.Order), "", w.task(), func(ctx context.Context) (cert.Serial, error) { return a.issue(ctx, w) })
+	if j == nil {
+		w.prepared.Discard()
+	}
+	return j
 }
 
 // processing estimates when a client should look at its order again. Where
@@ -128,6 +135,7 @@ func (w *work) task() job.Task {
 func (a *Authority) issue(ctx context.Context, w work) (cert.Serial, error) {
 	ctx, cancel := context.WithTimeout(ctx, signatureTime)
 	defer cancel()
+	defer func() { w.prepared.Discard() }()
 	begun := a.clock()
 	serial, err := a.sign(ctx, &w)
 	if !w.prepared.Remote() { // else the key's holder counts it
@@ -337,7 +345,9 @@ func (a *Authority) replan(ctx context.Context, w *work, usable bool) (bool, err
 		prepared.Discard()
 		return false, err
 	}
-	prepared.HandedOver()
+	if w.prepared != nil {
+		w.prepared.Discard()
+	}
 	w.certificate, w.prepared = c, prepared
 	a.issuances.Describe(string(c.Order), w.task())
 	return true, nil

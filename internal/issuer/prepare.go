@@ -16,7 +16,6 @@ import (
 	"github.com/chancery-pki/chancery/internal/cert"
 	"github.com/chancery-pki/chancery/internal/protocol"
 	"github.com/chancery-pki/chancery/internal/signer"
-	"github.com/chancery-pki/chancery/internal/signer/schedule"
 )
 
 // Request is what shall be certified, after policy has agreed to it.
@@ -256,22 +255,9 @@ func (p *Prepared) Used() bool { return p.used.Load() }
 // Usable reports whether the key is at hand, here or at another replica.
 func (p *Prepared) Usable() bool { return p.by.key.Usable() }
 
-// Renews says that the certificate renews one that ends then, so that the key
-// takes it in the turn of renewals.
-func (p *Prepared) Renews(ends time.Time) {
-	p.turn.Class, p.turn.Ends = schedule.Renewal, ends
-}
-
-// HandedOver says that the plan was left to the replica that holds the key,
-// if it is another one, which will count it.
-func (p *Prepared) HandedOver() {
-	if p.Remote() {
-		p.turn.Reservation.HandedOver()
-	}
-}
-
 // Discard gives back the place at the key that Prepare reserved, of a token
-// that is not going to be issued. It may be called after Issue, too.
+// that is not going to be issued, or that another replica has issued. It may be
+// called after Issue, too.
 func (p *Prepared) Discard() { p.turn.Reservation.Cancel() }
 
 // Asked returns the key that planned bytes are for, as a CSR would ask for it,

@@ -94,17 +94,21 @@ func (s *scratch) readBody(r *http.Request, path string) ([]byte, int) {
 		return nil, http.StatusUnsupportedMediaType
 	}
 	if r.ContentLength > revocation.MaxOCSPRequest {
-		return nil, http.StatusRequestEntityTooLarge
+		return tooLong, 0
 	}
 	n, err := io.ReadFull(r.Body, s.der[:revocation.MaxOCSPRequest+1])
 	switch {
 	case err == nil:
-		return nil, http.StatusRequestEntityTooLarge
+		return tooLong, 0
 	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) && (r.ContentLength < 0 || int64(n) == r.ContentLength):
 		return s.der[:n], 0
 	}
 	return nil, http.StatusBadRequest // it broke off
 }
+
+// tooLong stands for a request that is longer than any of ours: nothing, which
+// no parser takes, so that who asks learns in OCSP's own words what is wrong.
+var tooLong = []byte{}
 
 // isRequestType reports whether a media type is that of OCSP requests; it may
 // have parameters.
@@ -119,7 +123,7 @@ func isRequestType(t string) bool {
 func (s *scratch) readPath(path string) ([]byte, int) {
 	path = strings.TrimRight(strings.TrimLeft(path, "/"), "=")
 	if len(path) > len(s.encoded) {
-		return nil, http.StatusRequestURITooLong
+		return tooLong, 0
 	}
 	for i := range len(path) {
 		c := path[i]

@@ -138,16 +138,20 @@ func (l *lists) wake() {
 	}
 }
 
+// Load loads the lists that are in the database, so that they are served from
+// the first request on. Run goes on with it.
+func (r *Responder) Load(ctx context.Context) error {
+	var faults []error
+	for _, a := range r.authorities {
+		faults = append(faults, r.countShards(ctx, a))
+	}
+	return errors.Join(append(faults, r.loadLists(ctx))...)
+}
+
 // keepLists counts shards and loads what other replicas made, until ctx ends.
 func (r *Responder) keepLists(ctx context.Context) {
 	for {
-		r.attempt(ctx, "load CRLs", func(ctx context.Context) error {
-			var faults []error
-			for _, a := range r.authorities {
-				faults = append(faults, r.countShards(ctx, a))
-			}
-			return errors.Join(append(faults, r.loadLists(ctx))...)
-		})
+		r.attempt(ctx, "load CRLs", r.Load)
 		if !pause(ctx, r.lists.woken, r.listening()) {
 			return
 		}

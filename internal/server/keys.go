@@ -39,6 +39,7 @@ type keyring struct {
 	cards  *yubikey.Cards
 
 	mu      sync.Mutex
+	leaving bool
 	ctx     context.Context // of watch; nil before
 	running sync.WaitGroup
 	queues  map[string]*ring          // by the URIs of a signer
@@ -270,13 +271,33 @@ func (k *keyring) watch(ctx context.Context, db *store.DB, authority *ca.Authori
 	k.running.Wait()
 }
 
+// leave tells the other replicas that our keys won't take more work: this one
+// stops, and finishes what it has.
+func (k *keyring) leave(ctx context.Context, db *store.DB, authority *ca.Authority) {
+	k.mu.Lock()
+	k.leaving = true
+	k.mu.Unlock()
+	if db.Engine() == "sqlite" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, reportEvery)
+	defer cancel()
+	if err := k.exchange(ctx, db, authority); err != nil {
+		k.log.Warn("the other replicas could not be told that this one stops", "error", err)
+	}
+}
+
 // exchange records the states of our keys and reads the others'.
 func (k *keyring) exchange(ctx context.Context, db *store.DB, authority *ca.Authority) error {
 	var ours []store.KeyState
 	now := time.Now()
 	k.mu.Lock()
 	for _, r := range k.queues {
-		if text, err := json.Marshal(r.queue.State()); err == nil {
+		state := r.queue.State()
+		if k.leaving {
+			state.Away = "its replica stops"
+		}
+		if text, err := json.Marshal(state); err == nil {
 			ours = append(ours, store.KeyState{KeyID: r.keyID, At: now, State: string(text)})
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/chancery-pki/chancery/internal/publish"
 	"github.com/chancery-pki/chancery/internal/responder"
@@ -29,11 +30,14 @@ type published struct {
 	publisher *publish.Publisher
 }
 
+// loadTime bounds how long a start waits for stored CRLs.
+const loadTime = 10 * time.Second
+
 func newPublisher(s *Server) *publisher { return &publisher{server: s} }
 
 // install makes the responder of a reading of the configuration; the lists of
 // the one before are served until this one has them.
-func (p *publisher) install(parts *parts) (err error) {
+func (p *publisher) install(ctx context.Context, parts *parts) (err error) {
 	s := p.server
 	o := responder.Options{
 		DB: s.db, Authorities: parts.authorities, Replica: s.replica, Logger: s.log, Observe: s.metrics.responder(),
@@ -45,6 +49,12 @@ func (p *publisher) install(parts *parts) (err error) {
 	if next.responder, err = responder.New(o); err != nil {
 		return err
 	}
+	// A database that doesn't answer now is no reason not to start.
+	loading, cancel := context.WithTimeout(ctx, loadTime)
+	if err := next.responder.Load(loading); err != nil {
+		s.log.Warn("the stored CRLs could not be loaded yet", "error", err)
+	}
+	cancel()
 	var certificates []*x509.Certificate
 	for _, a := range parts.authorities {
 		certificates = append(certificates, a.Certificate)

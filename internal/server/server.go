@@ -117,7 +117,7 @@ func start(ctx context.Context, o Options) (_ *Server, err error) {
 	s.replica = rand.Text()
 	s.publisher = newPublisher(s)
 	if o.PublishOnly {
-		return s, s.install(o.Config, p)
+		return s, s.install(ctx, o.Config, p)
 	}
 	if s.nonces, err = s.db.Nonces(ctx); err != nil {
 		return nil, err
@@ -133,7 +133,7 @@ func start(ctx context.Context, o Options) (_ *Server, err error) {
 		return nil, err
 	}
 	s.metrics.watch(s.db, s.authority, s.own)
-	return s, s.install(o.Config, p)
+	return s, s.install(ctx, o.Config, p)
 }
 
 // absent tells about a signing key that isn't there at the start.
@@ -159,8 +159,8 @@ func refusePublishOnly(c *config.Config) error {
 }
 
 // install puts the parts of a reading of the configuration into service.
-func (s *Server) install(c *config.Config, p *parts) error {
-	if err := s.publisher.install(p); err != nil {
+func (s *Server) install(ctx context.Context, c *config.Config, p *parts) error {
+	if err := s.publisher.install(ctx, p); err != nil {
 		return err
 	}
 	s.parts.Store(p)
@@ -214,7 +214,7 @@ func (s *Server) reload(ctx context.Context, read func() (*config.Config, error)
 		return err
 	}
 	old := s.config.Load().TLS
-	if err := s.install(c, p); err != nil {
+	if err := s.install(ctx, c, p); err != nil {
 		return err
 	}
 	if s.keys == nil {
@@ -332,6 +332,9 @@ func (s *Server) serve(ctx context.Context, o Options, all []bound) error {
 	}
 	err := s.wait(ctx, o, failed)
 	notify("STOPPING=1")
+	if s.keys != nil {
+		s.keys.leave(jobs, s.db, s.authority)
+	}
 	s.stop(all)
 	stopJobs()
 	running.Wait()

@@ -146,7 +146,6 @@ func TestBurstSpreads(t *testing.T) {
 		}
 		for _, res := range reserved {
 			res.Cancel() // used up: nothing happens
-			res.HandedOver()
 			if res.Wait() != 0 {
 				t.Error("a used reservation waits")
 			}
@@ -178,7 +177,6 @@ func TestReservationEnds(t *testing.T) {
 			"bad digest":  func(res *Reservation) { a.Sign(t.Context(), Request{Reservation: res}, nil, crypto.SHA256) },
 			"another key": func(res *Reservation) { b.Sign(t.Context(), Request{Reservation: res}, digestOf(0), crypto.SHA256) },
 			"cancel":      func(res *Reservation) { res.Cancel(); res.Cancel() },
-			"handed over": func(res *Reservation) { res.HandedOver(); res.Cancel() },
 			"another name": func(res *Reservation) {
 				a.Sign(t.Context(), Request{Class: schedule.CRL, Reservation: res}, digestOf(0), crypto.SHA256)
 			},
@@ -194,7 +192,6 @@ func TestReservationEnds(t *testing.T) {
 		}
 		var none *Reservation
 		none.Cancel()
-		none.HandedOver()
 		if none.Wait() != 0 {
 			t.Error("no reservation waits")
 		}
@@ -347,20 +344,25 @@ func TestRemoteReservations(t *testing.T) {
 		_, a := p.Choose(Request{}, nil)
 		_, b := p.Choose(Request{}, nil)
 		want("two reserved", 3*time.Second)
-		if a.Wait() != 2*time.Second {
-			t.Errorf("a reservation's Wait = %v", a.Wait())
+		if a.Wait() != time.Second || b.Wait() != 2*time.Second {
+			t.Errorf("the reservations' Wait = %v and %v; the later one waits for the first", a.Wait(), b.Wait())
 		}
 		b.Cancel()
 		want("one cancelled", 2*time.Second)
-		a.HandedOver()
-		a.Cancel()
-		want("one handed over", 2*time.Second)
-		report(0) // on its way when a was handed over
-		want("first report", 2*time.Second)
-		report(1)
-		want("second report", 2*time.Second)
+		report(0) // the holder hasn't heard of it yet
+		want("not heard of", 2*time.Second)
+		report(1) // now it has: it isn't counted twice
+		want("heard of", 2*time.Second)
+		a.Cancel() // signed
 		report(0)
-		want("done", time.Second)
+		want("signed", time.Second)
+
+		// What others wait for is served meanwhile, whether it was reported
+		// or not.
+		report(8)
+		want("eight of others", 9*time.Second)
+		time.Sleep(4 * time.Second)
+		want("four of them served", 5*time.Second)
 	})
 }
 

@@ -29,11 +29,9 @@ type Remote struct {
 
 	mu       sync.Mutex // guards all below
 	state    State
+	heard    time.Time             // when state came
 	fresh    time.Time             // until then state is believed
-	reserved [schedule.Classes]int // places at which nothing was handed over yet
-	// What was handed over since the latest report, and between that and the
-	// one before it: the latest may have been made before it arrived.
-	handed, earlier [schedule.Classes]int
+	reserved [schedule.Classes]int // of ours, from the choice to the end: some the holder has counted, too
 }
 
 // NewRemote makes a key that is unusable until it is reported.
@@ -55,8 +53,7 @@ func (r *Remote) Report(s State) {
 	if first := r.state.At.IsZero(); !first || now.Sub(s.At).Abs() <= freshFor {
 		r.fresh = now.Add(freshFor)
 	}
-	r.state = s
-	r.earlier, r.handed = r.handed, [schedule.Classes]int{}
+	r.state, r.heard = s, now
 }
 
 // Wait estimates the time to a signature asked for now.
@@ -81,20 +78,34 @@ func (r *Remote) estimate(q Request) schedule.Estimate {
 		}
 		slots.Add(s.Mean, rest)
 	}
-	return schedule.Estimate{Wait: slots.Wait(r.ahead(&q)), Mean: s.Mean, Rate: slots.Rate()}
+	return schedule.Estimate{Wait: slots.Wait(r.ahead(&q, slots.Rate()*now.Sub(r.heard).Seconds())), Mean: s.Mean, Rate: slots.Rate()}
 }
 
 // ahead is about how many go before a request asked for now: all of its class,
-// and of the others as many as the shares allow; r.mu is held.
-func (r *Remote) ahead(q *Request) int {
+// and of the others as many as the shares allow. Since the report so many were
+// served. r.mu is held.
+func (r *Remote) ahead(q *Request, served float64) int {
+	reported, ours := 0, 0
+	for c := range schedule.Classes {
+		reported += r.state.Waiting[c]
+		ours += r.reserved[c]
+	}
+	left := max(0, 1-served/float64(max(reported, 1))) // the part of the reported that waits still
+	running := min(r.state.Running, ours)              // of ours at most
 	waiting := func(c schedule.Class) int {
-		return r.state.Waiting[c] + r.reserved[c] + r.handed[c] + r.earlier[c]
+		// The holder's count has ours, but for those it hasn't heard of.
+		unsigned := r.reserved[c]
+		if c == q.Class {
+			unsigned -= running
+		}
+		return max(int(float64(r.state.Waiting[c])*left), unsigned)
 	}
 	share := schedule.DefaultShares()
 	own := waiting(q.Class)
 	if res := q.Reservation; res != nil && res.at == holder(r) && !res.done.Load() {
 		own--
 	}
+	own = max(own, 0)
 	ahead := own
 	for c := range schedule.Classes {
 		if c != q.Class {
@@ -107,10 +118,11 @@ func (r *Remote) ahead(q *Request) int {
 // Reserve counts one more signature that will be asked for.
 func (r *Remote) Reserve(q Request) *Reservation {
 	q.Reservation = nil
+	res := &Reservation{request: q, at: r, since: time.Now(), expected: r.estimate(q).Wait}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.reserved[q.Class]++
-	return &Reservation{request: q, at: r}
+	return res
 }
 
 func (r *Remote) release(res *Reservation) {
@@ -119,18 +131,14 @@ func (r *Remote) release(res *Reservation) {
 	r.reserved[res.request.Class]--
 }
 
-func (r *Remote) handOver(res *Reservation) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.reserved[res.request.Class]--
-	r.handed[res.request.Class]++
-}
-
 func (r *Remote) remains(res *Reservation) time.Duration {
 	if res.done.Load() {
 		return 0
 	}
 	asked := res.request
 	asked.Reservation = res
-	return r.estimate(asked).Wait
+	// Those who came later are in the estimate for now; it waits for none of
+	// them.
+	now := r.estimate(asked).Wait
+	return min(now, max(res.expected-time.Since(res.since), now/10))
 }

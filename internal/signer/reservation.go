@@ -7,18 +7,21 @@ import (
 
 // Reservation is a place at a key that was chosen for a signature still to
 // come, so that others who choose meanwhile count with it. It holds no turn: a
-// key that is free signs for whoever comes first.
+// key that is free signs for whoever comes first. At a key on another replica
+// it lasts until Cancel, when that one has signed or the request went elsewhere.
 type Reservation struct {
 	request Request
 	at      holder
 	done    atomic.Bool
 	waiter  *waiter // of the Sign that used it up, if it waits; the queue's mutex guards it
+
+	since    time.Time     // at a Remote: when it was made,
+	expected time.Duration // and how long it was thought to take then
 }
 
 // holder is a key that reservations are at: a *Queue or a *Remote.
 type holder interface {
 	release(*Reservation)               // it won't be used
-	handOver(*Reservation)              // its request went to another replica
 	remains(*Reservation) time.Duration // until its signature is there
 }
 
@@ -27,15 +30,6 @@ type holder interface {
 func (r *Reservation) Cancel() {
 	if r != nil && !r.done.Swap(true) {
 		r.at.release(r)
-	}
-}
-
-// HandedOver says that the request went to the replica that holds the key: the
-// place stays counted until that replica has reported again. For a key held
-// here it is Cancel. It may be called often, and on nil.
-func (r *Reservation) HandedOver() {
-	if r != nil && !r.done.Swap(true) {
-		r.at.handOver(r)
 	}
 }
 
@@ -63,8 +57,6 @@ func (q *Queue) release(r *Reservation) {
 	defer q.mu.Unlock()
 	q.reserved[r.request.Class]--
 }
-
-func (q *Queue) handOver(r *Reservation) { q.release(r) }
 
 func (q *Queue) remains(r *Reservation) time.Duration {
 	now := time.Now()
