@@ -87,7 +87,7 @@ func slowToken(w *harness.World, label string, signature time.Duration) string {
 // directory for it. The server's own certificate is another issuer's.
 func withSlowKey(w *harness.World, conf, uri string) string {
 	w.Helper()
-	root, key, ca := w.Path("slow-root.pem"), w.Path("slow-root.key"), w.Path("slow-ca.pem")
+	root, key, ca := w.Path("slow-root.pem"), w.Mkdir("offline")+"/root.key", w.Path("slow-ca.pem")
 	chanceryd := w.Tool("chanceryd")
 	w.Run(chanceryd, "ca", "create", "--self-signed", "--generate", "--key", "file:"+key, "--name", "Slow Root", "--out", root)
 	w.Run(chanceryd, "ca", "create", "--generate", "--key", uri, "--name", "Slow CA", "--parent", root, "--parent-key", "file:"+key, "--out", ca)

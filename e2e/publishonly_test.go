@@ -245,6 +245,9 @@ func withoutHolder(w *harness.World, s *site, holder, front *replica, a, never *
 	holder.admin("certs", "revoke", revoked.serial())
 	front.becomes(w, h, revoked, ocsp.Revoked)
 	before, _ := front.wantStatus(w, h, a, crypto.SHA1, ocsp.Success)
+	w.Until("the list shows it there", func() bool {
+		return bytes.Contains(front.listAt(w, h, a, 0), revoked.leaf.SerialNumber.Bytes())
+	})
 	list := front.listAt(w, h, a, 0)
 	holder.Stop()
 	look := func() {

@@ -225,6 +225,9 @@ func certificate(c cert.Certificate) api.Certificate {
 
 func (s *Server) serial(c call) (cert.Serial, error) {
 	text := strings.ToLower(strings.ReplaceAll(c.PathValue("serial"), ":", ""))
+	if len(text)%2 == 1 { // as numbers are printed
+		text = "0" + text
+	}
 	serial, err := cert.ParseSerial(text)
 	if err != nil {
 		return "", protocol.NewProblem(protocol.Malformed, "%q is %v", text, err)

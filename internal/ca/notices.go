@@ -22,7 +22,7 @@ func (a *Authority) signForOthers(ctx context.Context) {
 		return
 	}
 	var listening sync.WaitGroup
-	listening.Go(func() { a.db.Listen(ctx, a.heard, func(bool) {}) })
+	listening.Go(func() { a.db.Listen(ctx, a.heard, a.intact) })
 	defer listening.Wait()
 	for {
 		select {
@@ -39,13 +39,26 @@ func (a *Authority) heard(n store.Notice) {
 	switch n.Topic {
 	case topicPlanned:
 		if slices.Contains(a.rules.Load().held, n.Body) {
-			select {
-			case a.planned <- struct{}{}:
-			default:
-			}
+			a.wakeSigning()
 		}
 	case topicIssued:
 		a.issued.Tell(n.Body)
+	}
+}
+
+// intact has everybody look for themselves when notices are heard again: some
+// may have been lost.
+func (a *Authority) intact(intact bool) {
+	if intact {
+		a.wakeSigning()
+		a.issued.TellAll()
+	}
+}
+
+func (a *Authority) wakeSigning() {
+	select {
+	case a.planned <- struct{}{}:
+	default: // it will look anyway
 	}
 }
 

@@ -19,6 +19,8 @@ const (
 	// busyWait is the expected wait from which a key counts as busy, so that
 	// nobody waits for it: the answer would come too late for most.
 	busyWait = time.Second
+	// lookTime is how often an asker looks for itself.
+	lookTime = 250 * time.Millisecond
 	// slowTime is for how long nobody waits after somebody did in vain.
 	slowTime = 3 * time.Second
 	// unknownValidity is for a signed "unknown": the certificate may be
@@ -228,21 +230,36 @@ func (r *Responder) await(ctx context.Context, a *authority, s subject) (Answer,
 	if !room || r.busy(a) {
 		return Answer{}, ErrTryLater
 	}
+	for told := false; !told; {
+		if told, err = r.untilSigned(ctx, a, signed); err != nil {
+			return Answer{}, err
+		}
+		if f, err = r.find(ctx, a, s); err != nil {
+			return Answer{}, unless(err, store.ErrNotFound, ErrUnauthorized)
+		}
+		if f.valid(r.clock()) {
+			return f.answer(), nil
+		}
+	}
+	return Answer{}, ErrTryLater
+}
+
+// untilSigned waits until it is told that the answer may be there, or it is
+// time to look, since a notice may have been lost.
+func (r *Responder) untilSigned(ctx context.Context, a *authority, signed <-chan struct{}) (told bool, err error) {
+	timer := time.NewTimer(lookTime)
+	defer timer.Stop()
 	select {
 	case <-signed:
+		return true, nil
+	case <-timer.C:
+		return false, nil
 	case <-ctx.Done():
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			a.slowUntil.Store(r.clock().Add(slowTime).UnixNano())
 		}
-		return Answer{}, ctx.Err()
+		return false, ctx.Err()
 	}
-	if f, err = r.find(ctx, a, s); err != nil {
-		return Answer{}, unless(err, store.ErrNotFound, ErrUnauthorized)
-	}
-	if !f.valid(r.clock()) {
-		return Answer{}, ErrTryLater
-	}
-	return f.answer(), nil
 }
 
 // unless is err, or instead if err is that one.

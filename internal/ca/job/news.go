@@ -37,7 +37,20 @@ func (n *News) Wait(id string) (<-chan struct{}, func()) {
 func (n *News) Tell(id string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for _, c := range n.waiting[id] {
+	wake(n.waiting[id])
+}
+
+// TellAll wakes everybody, when news may have been lost. It doesn't block.
+func (n *News) TellAll() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, waiting := range n.waiting {
+		wake(waiting)
+	}
+}
+
+func wake(waiting []chan struct{}) {
+	for _, c := range waiting {
 		select {
 		case c <- struct{}{}:
 		default: // it has been told and not looked yet
