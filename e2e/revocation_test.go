@@ -224,7 +224,8 @@ func (r *replica) metric(name string, parts ...string) (sum float64) {
 	defer res.Body.Close()
 	lines := bufio.NewScanner(res.Body)
 	for lines.Scan() {
-		metric, value, _ := strings.Cut(lines.Text(), " ")
+		last := max(strings.LastIndexByte(lines.Text(), ' '), 0) // labels may have spaces
+		metric, value := lines.Text()[:last], strings.TrimSpace(lines.Text()[last:])
 		labels, ok := strings.CutPrefix(metric, name)
 		if !ok || labels != "" && labels[0] != '{' || slices.ContainsFunc(parts, func(p string) bool { return !strings.Contains(labels, p) }) {
 			continue

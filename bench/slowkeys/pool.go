@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 )
 
@@ -27,7 +28,7 @@ func poolScenario(ctx context.Context, l *lab, o *options) (r result, err error)
 	if o.quick {
 		p.window, p.pulled, numbers = 6*time.Second, 4*time.Second, numbers[:3]
 	}
-	r.Title = fmt.Sprintf("Issuers with %v keys of %v a signature, all at work at the same time", numbers, p.signature)
+	r.Title = fmt.Sprintf("Issuers with %s keys of %v a signature, all at work at the same time", listed(numbers), p.signature)
 	var issuers []issuer
 	for _, n := range numbers {
 		issuers = append(issuers, issuer{fmt.Sprintf("k%d", n), n, "none"})
@@ -165,4 +166,20 @@ func (p *poolRun) pullOne(ctx context.Context, r *result) error {
 	r.atLeast("certificates a second once it is back by those before", "%.3f", .95, again/was)
 	r.fact("time away, and from its return until it is used again", "%.1f s, %.1f s", plugged.Sub(begun).Seconds(), back.Seconds())
 	return nil
+}
+
+// listed writes numbers as people do: 1, 2 and 4.
+func listed(numbers []int) string {
+	text := ""
+	for i, n := range numbers {
+		switch {
+		case i == 0:
+		case i == len(numbers)-1:
+			text += " and "
+		default:
+			text += ", "
+		}
+		text += strconv.Itoa(n)
+	}
+	return text
 }

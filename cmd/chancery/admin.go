@@ -271,6 +271,7 @@ type certsList struct {
 	EABKey    string `name:"eab-key" help:"Only those of this key's accounts."`
 	Directory string `help:"Only this directory's."`
 	Issuer    string `help:"Only this issuer's."`
+	IssuerKey string `name:"issuer-key" help:"Only those signed by this issuing key (its key id, as chanceryd ca list shows it)."`
 	Key       string `help:"Only those for this public key (hex SHA-256 of it)."`
 	Revoked   bool   `help:"Only revoked ones."`
 	Expired   bool   `help:"Expired ones too."`
@@ -278,7 +279,7 @@ type certsList struct {
 
 func (c *certsList) Run(ctx context.Context, cl *client, f format, w output) error {
 	q := merge(c.query(), values("name", c.Name, "account", c.Account, "eab_key", c.EABKey, "directory", c.Directory,
-		"issuer", c.Issuer, "key", c.Key))
+		"issuer", c.Issuer, "issuer_key", c.IssuerKey, "key", c.Key))
 	if c.Revoked {
 		q.Set("revoked", "true")
 	}

@@ -197,7 +197,7 @@ func (s *Server) listCertificates(c call) (api.List[api.Certificate], error) {
 	q := query{c: c}
 	f := store.CertificateFilter{
 		Name: strings.ToLower(q.text("name")), Account: protocol.AccountID(q.text("account")), EABKey: protocol.EABKeyID(q.text("eab_key")),
-		Directory: q.text("directory"), Issuer: q.text("issuer"), KeyHash: q.hex("key"), Revoked: q.boolean("revoked"),
+		Directory: q.text("directory"), Issuer: q.text("issuer"), IssuerKeyID: q.hex("issuer_key"), KeyHash: q.hex("key"), Revoked: q.boolean("revoked"),
 		NotAfterFrom: q.time("expires_after"), NotAfterTo: q.time("expires_before"), After: cert.Serial(q.hex("after")), Limit: q.limit(),
 	}
 	if q.err != nil {
@@ -225,10 +225,11 @@ func certificate(c cert.Certificate) api.Certificate {
 
 func (s *Server) serial(c call) (cert.Serial, error) {
 	text := strings.ToLower(strings.ReplaceAll(c.PathValue("serial"), ":", ""))
+	padded := text
 	if len(text)%2 == 1 { // as numbers are printed
-		text = "0" + text
+		padded = "0" + text
 	}
-	serial, err := cert.ParseSerial(text)
+	serial, err := cert.ParseSerial(padded)
 	if err != nil {
 		return "", protocol.NewProblem(protocol.Malformed, "%q is %v", text, err)
 	}

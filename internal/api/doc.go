@@ -12,7 +12,7 @@
 //	GET  /v1/accounts?directory=&eab_key=&status=&after=&limit=
 //	GET  /v1/accounts/{id}
 //	POST /v1/accounts/{id}/revoke
-//	GET  /v1/certificates?name=&account=&eab_key=&directory=&issuer=&key=&revoked=&expires_after=&expires_before=&after=&limit=
+//	GET  /v1/certificates?name=&account=&eab_key=&directory=&issuer=&issuer_key=&key=&revoked=&expires_after=&expires_before=&after=&limit=
 //	GET  /v1/certificates/{serial}
 //	POST /v1/certificates/{serial}/revoke    Revocation
 //	GET  /v1/audit?object=&actor=&action=&from=&to=&after=&limit=

@@ -54,9 +54,12 @@ func (a *Authority) IssueOwn(ctx context.Context, p cert.Profile, names []protoc
 		Names: names, DER: prepared.TBS, KeyHash: prepared.KeyHash, NotBefore: prepared.NotBefore, NotAfter: prepared.NotAfter, PlannedAt: now,
 		CRLShard: prepared.CRLShard, Client: a.replica,
 	}
-	if prepared.Remote() {
+	switch {
+	case prepared.Remote():
 		c.DER, err = a.awaitOwn(ctx, c)
-	} else {
+	case !prepared.Usable(): // before anything is recorded that nobody would sign
+		err = signer.ErrAway
+	default:
 		err = a.db.Update(ctx, func(tx *store.Tx) error { return tx.InsertCertificate(c, prepared.NotAfter) })
 		if err == nil {
 			c.DER, err = a.signOwn(ctx, by, prepared, c)
@@ -120,19 +123,27 @@ func (a *Authority) awaitOwn(ctx context.Context, c cert.Certificate) ([]byte, e
 		case <-told:
 		case <-tick.C:
 		case <-ctx.Done():
+			// So that it isn't signed for nobody.
+			if err := a.dropPlan(context.WithoutCancel(ctx), c.Serial); err != nil {
+				a.log.Warn("a plan that nobody waits for any more could not be dropped", "serial", c.Serial, "error", err)
+			}
 			return nil, fmt.Errorf("the replica that holds the signing key didn't sign this server's certificate: %w", ctx.Err())
 		}
 	}
+}
+
+func (a *Authority) dropPlan(ctx context.Context, serial cert.Serial) error {
+	return a.db.Update(ctx, func(tx *store.Tx) error {
+		_, err := tx.DropPlan(serial)
+		return err
+	})
 }
 
 // resumeOwn signs another replica's own certificate, or drops a plan whose key
 // died with its process.
 func (a *Authority) resumeOwn(ctx context.Context, c cert.Certificate) error {
 	if a.db.Engine() == "sqlite" || !a.clock().Before(c.NotAfter) {
-		return a.db.Update(ctx, func(tx *store.Tx) error {
-			_, err := tx.DropPlan(c.Serial)
-			return err
-		})
+		return a.dropPlan(ctx, c.Serial)
 	}
 	by, err := a.issuer(c.Issuer)
 	if err != nil {

@@ -170,7 +170,7 @@ func (k *keyring) token(ctx context.Context, w where, uri string) (*signer.Signe
 	}
 	s, err := open(ctx)
 	if errors.Is(err, signer.ErrAway) {
-		k.absent(uri, w.certificate, err)
+		k.absent(uri, w.certificate, w.position(w.path, err))
 		late := &lateKey{public: w.certificate.PublicKey, open: open, why: err}
 		return &signer.Signer{Signer: late, URI: uri, Parallel: 1, Away: err}, nil
 	}
@@ -218,6 +218,20 @@ func (l *lateKey) Reopen(ctx context.Context) error {
 		return err
 	}
 	l.key = key
+	return nil
+}
+
+// Probe says whether the token is there, where the key can say so.
+func (l *lateKey) Probe() error {
+	l.mu.Lock()
+	key, why := l.key, l.why
+	l.mu.Unlock()
+	if key == nil {
+		return why
+	}
+	if p, ok := key.Signer.(interface{ Probe() error }); ok {
+		return p.Probe()
+	}
 	return nil
 }
 

@@ -6,8 +6,10 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/chancery-pki/chancery/internal/config"
@@ -36,15 +38,19 @@ func refuseReadableRoot(c *config.Config) error {
 			}
 		}
 	}
-	var faults []error
+	files := map[string]bool{}
 	for folder := range folders {
 		for _, pattern := range []string{"*", "*/*"} {
-			files, _ := filepath.Glob(filepath.Join(folder, pattern)) // the pattern is good
-			for _, file := range files {
-				if spki, ok := clearKey(file); ok && roots[spki] {
-					faults = append(faults, fmt.Errorf("%s is the root's private key in clear: take it offline, or encrypt it (openssl pkcs8 -topk8 -v2 aes-256-cbc)", file))
-				}
+			found, _ := filepath.Glob(filepath.Join(folder, pattern)) // the pattern is good
+			for _, file := range found {
+				files[file] = true
 			}
+		}
+	}
+	var faults []error
+	for _, file := range slices.Sorted(maps.Keys(files)) {
+		if spki, ok := clearKey(file); ok && roots[spki] {
+			faults = append(faults, fmt.Errorf("%s is the root's private key in clear: take it offline, or encrypt it (openssl pkcs8 -topk8 -v2 aes-256-cbc)", file))
 		}
 	}
 	return errors.Join(faults...)

@@ -129,7 +129,7 @@ func start(ctx context.Context, o Options) (_ *Server, err error) {
 		},
 	})
 	s.own = &ownCertificate{authority: s.authority, log: s.log}
-	if err = s.own.refresh(ctx, o.Config); err != nil {
+	if err = s.own.obtain(ctx, o.Config); err != nil {
 		return nil, err
 	}
 	s.metrics.watch(s.db, s.authority, s.own)

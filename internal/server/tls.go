@@ -18,6 +18,7 @@ import (
 	"github.com/chancery-pki/chancery/internal/ca"
 	"github.com/chancery-pki/chancery/internal/config"
 	"github.com/chancery-pki/chancery/internal/protocol"
+	"github.com/chancery-pki/chancery/internal/signer"
 )
 
 // ownCertificate is the HTTPS certificate of the server itself: issued by
@@ -35,6 +36,20 @@ func (o *ownCertificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		return c, nil
 	}
 	return nil, errors.New("no certificate yet")
+}
+
+// obtain gets the first one. While the key that signs it is away, or its
+// holder doesn't sign, the start goes on: OCSP answers and CRLs must be served
+// all the same, and run tries again every second.
+func (o *ownCertificate) obtain(ctx context.Context, c *config.Config) error {
+	bounded, cancel := context.WithTimeout(ctx, firstTime)
+	defer cancel()
+	err := o.refresh(bounded, c)
+	if errors.Is(err, signer.ErrAway) || errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		o.log.Error("clients can't connect until the key that signs the server's own certificate is there", "error", err)
+		return nil
+	}
+	return err
 }
 
 // refresh gets a new certificate as the configuration says.
@@ -109,14 +124,20 @@ func (o *ownCertificate) renewAt() time.Time {
 	return leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore) / 3 * 2)
 }
 
-// renewRetry is when a failed renewal is tried again.
-const renewRetry = time.Minute
+const (
+	firstTime  = 10 * time.Second // the start waits for the first certificate at most
+	firstRetry = time.Second      // when the first is tried again
+	renewRetry = time.Minute      // when a failed renewal is tried again
+)
 
 // next is when the certificate should be renewed: never where it comes from
 // files; whether it still does is looked at every hour.
 func (o *ownCertificate) next(c *config.Config) (wait time.Duration, due bool) {
 	if c.TLS.Certificate != "" {
 		return time.Hour, false
+	}
+	if o.current.Load() == nil {
+		return firstRetry, true
 	}
 	wait = time.Until(o.renewAt())
 	return max(wait, 0), wait <= 0
@@ -137,18 +158,27 @@ func (o *ownCertificate) run(ctx context.Context, now func() *config.Config) {
 		c := now()
 		wait, due := o.next(c) // a reload may have brought another
 		if due {
-			wait = renewRetry
-			if err := o.refresh(ctx, c); err != nil {
-				o.log.Error("the server's own certificate was not renewed; trying again in a minute",
-					"error", err, "until", o.current.Load().Leaf.NotAfter)
-			} else {
-				wait, _ = o.next(c)
-				wait = max(wait, renewRetry)
-				o.log.Info("own certificate renewed", "until", o.current.Load().Leaf.NotAfter)
-			}
+			wait = o.renew(ctx, c)
 		}
 		timer.Reset(wait)
 	}
+}
+
+// renew gets another one, and says when to look again.
+func (o *ownCertificate) renew(ctx context.Context, c *config.Config) time.Duration {
+	old := o.current.Load()
+	err := o.refresh(ctx, c)
+	switch {
+	case err == nil:
+		o.log.Info("own certificate renewed", "until", o.current.Load().Leaf.NotAfter)
+		wait, _ := o.next(c)
+		return max(wait, renewRetry)
+	case old == nil: // the start has told
+		o.log.Debug("no certificate of the server's own yet", "error", err)
+		return firstRetry
+	}
+	o.log.Error("the server's own certificate was not renewed; trying again in a minute", "error", err, "until", old.Leaf.NotAfter)
+	return renewRetry
 }
 
 // tlsConfig is for the ACME listener. TLS 1.2 stays possible: it is the

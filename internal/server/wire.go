@@ -128,10 +128,10 @@ type opening struct {
 func (o opening) authority(ctx context.Context, above []*x509.Certificate) (a issuer.Authority, r responder.Authority, err error) {
 	mine, err := readCertificates(o.c.Path(o.signer.Certificate))
 	if err == nil && len(mine) == 0 {
-		err = errors.New("certificate: which file has the CA certificate of this key?")
+		err = errors.New("which file has the CA certificate of this key?")
 	}
 	if err != nil {
-		return a, r, err
+		return a, r, o.c.At(o.path+".certificate", err)
 	}
 	if a.Chains, err = o.chains(mine, above); err != nil {
 		return a, r, err

@@ -236,7 +236,7 @@ func TestPoolPassesAway(t *testing.T) {
 		if place, _ := p.Choose(Request{}, func(i int) bool { return i == 0 }); place != -1 {
 			t.Errorf("chose %d, which is away", place)
 		}
-		if w := NewPool(q).Wait(Request{}); w != 30*time.Second || NewPool(q).Rate() != 0 {
+		if w := NewPool(q).Wait(Request{}); w != awayWait || NewPool(q).Rate() != 0 {
 			t.Errorf("Wait = %v", w)
 		}
 		go sign(other, schedule.Issuance)
@@ -261,7 +261,7 @@ func TestPoolPassesAway(t *testing.T) {
 func TestRemote(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := NewRemote(ecKey(t).Public())
-		if r.Usable() || r.Wait(Request{}) != 30*time.Second {
+		if r.Usable() || r.Wait(Request{}) != awayWait {
 			t.Error("usable before anything was heard")
 		}
 		state := State{At: time.Now(), Mean: 200 * time.Millisecond, Parallel: 1}

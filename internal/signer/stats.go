@@ -7,9 +7,9 @@ import (
 	"github.com/chancery-pki/chancery/internal/signer/schedule"
 )
 
-// awayWait is the expected wait for a key that is away: as long as Watch lets
-// pass between two tries at most.
-const awayWait = reopenMost
+// awayWait is what stands for the wait for a key that is away. Most come back
+// within seconds, pulled and plugged again or restarted, and then sign at once.
+const awayWait = 5 * time.Second
 
 // Stats is a Queue's state for metrics. Counters begin when the queue is made.
 type Stats struct {

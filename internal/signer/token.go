@@ -25,6 +25,11 @@ type Key interface {
 	Close() error
 }
 
+// prober is a Key that can say whether its token is there without a signature,
+// so that one pulled out while nobody signs is noticed. An error means that it
+// is gone.
+type prober interface{ Probe() error }
+
 // What stands for the time of one signature until one was measured: next to
 // nothing while the token is idle, so that it is tried, and a card's usual time
 // while it is at its first, so that one try is all it gets.

@@ -164,7 +164,7 @@ func TestPulled(t *testing.T) {
 			s.Waiting != [schedule.Classes]int{} || s.Running != 0 || s.Parallel != 0 || s.Failed != 1 || q.Rate() != 0 {
 			t.Errorf("%+v", s)
 		}
-		if w := q.Wait(Request{}); w != 30*time.Second {
+		if w := q.Wait(Request{}); w != awayWait {
 			t.Errorf("Wait = %v", w)
 		}
 		time.Sleep(10 * time.Second)
@@ -184,6 +184,54 @@ func TestPulled(t *testing.T) {
 			t.Errorf("the log:\n%s", log.String())
 		}
 		stop()
+	})
+}
+
+// telling is a token that can say whether it is there.
+type telling struct {
+	*pluggable
+	asked []time.Time
+}
+
+func (k *telling) Probe() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.asked = append(k.asked, time.Now())
+	if k.gone != nil {
+		k.open = false
+	}
+	return k.gone
+}
+
+// TestPulledWhileIdle: a token that was pulled while nobody signs is out of
+// turn within seconds, and one at work isn't disturbed by questions.
+func TestPulledWhileIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := &telling{pluggable: &pluggable{PrivateKey: ecKey(t), takes: 30 * time.Second, open: true}}
+		q := newQueue(t, QueueOptions{Stuck: time.Hour}, &Signer{Signer: k, URI: "pkcs11:serial=0", Parallel: 1})
+		ctx, stop := context.WithCancel(t.Context())
+		go q.Watch(ctx)
+		begun := time.Now()
+		if err := sign(q, schedule.Issuance); err != nil {
+			t.Fatal(err)
+		}
+		for _, at := range k.asked {
+			if at.Before(begun.Add(30 * time.Second)) {
+				t.Errorf("asked %v into a signature of 30 s", at.Sub(begun))
+			}
+		}
+		k.pull(errPulled)
+		time.Sleep(probeEvery + time.Second)
+		if q.Usable() || !strings.Contains(q.Stats().Away, errPulled.Error()) {
+			t.Errorf("not noticed: %+v", q.Stats())
+		}
+		k.pull(nil)
+		time.Sleep(reopenMost + time.Second)
+		if !q.Usable() {
+			t.Errorf("not back: %+v", q.Stats())
+		}
+		stop()
+		synctest.Wait()
 	})
 }
 

@@ -8,15 +8,18 @@ import (
 	"time"
 )
 
-// How long Watch waits before it tries a token again: at first, and at most.
+// How long Watch waits before it tries a token again: at first, and at most;
+// and how often it asks one that is idle whether it is there.
 const (
 	reopenFirst = time.Second
 	reopenMost  = 30 * time.Second
+	probeEvery  = 10 * time.Second
 )
 
 // Watch brings tokens back that went away: it opens them again, at first after
 // a second, then twice as long each time up to 30 s. A token that hangs isn't
-// touched until its driver answers. Watch blocks until ctx ends; there is one
+// touched until its driver answers; one that is idle is asked every 10 s
+// whether it is there, if it can say so. Watch blocks until ctx ends; there is one
 // at a time for a queue.
 func (q *Queue) Watch(ctx context.Context) {
 	var all sync.WaitGroup
@@ -34,10 +37,7 @@ func (q *Queue) watch(ctx context.Context, t *token) {
 	for ctx.Err() == nil {
 		lost, worked := q.lost(t)
 		if !lost {
-			select {
-			case <-t.wake:
-			case <-ctx.Done():
-			}
+			q.idle(ctx, t)
 			continue
 		}
 		if worked { // else it fails as soon as it is back: try ever less often
@@ -55,9 +55,57 @@ func (q *Queue) watch(ctx context.Context, t *token) {
 	}
 }
 
+// idle waits until there may be something to do for a token, and asks it now
+// and then whether it is there.
+func (q *Queue) idle(ctx context.Context, t *token) {
+	p, ok := t.key.(prober)
+	var ask <-chan time.Time
+	if ok {
+		timer := time.NewTimer(probeEvery)
+		defer timer.Stop()
+		ask = timer.C
+	}
+	select {
+	case <-t.wake:
+	case <-ctx.Done():
+	case <-ask:
+		if q.unused(t) {
+			if ok, err := within(ctx, p.Probe); ok && err != nil {
+				q.missed(t, err)
+			}
+		}
+	}
+}
+
+// unused reports whether a token is there and nothing is under way on it.
+func (q *Queue) unused(t *token) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return t.usable() && !t.closed && t.running() == 0
+}
+
+// missed notes that an idle token is gone.
+func (q *Queue) missed(t *token, err error) {
+	now := time.Now()
+	q.mu.Lock()
+	var n news
+	if t.gone == nil { // else a signature was quicker to find out
+		t.gone = err
+		n = t.changed(now)
+		q.dispatch(now)
+	}
+	q.mu.Unlock()
+	q.tell(n)
+}
+
 // reopen opens a token again, and gives up when the context ends even if the
 // driver hangs; ok says that there is an answer.
 func reopen(ctx context.Context, k Key) (ok bool, err error) {
+	return within(ctx, func() error { return k.Reopen(ctx) })
+}
+
+// within asks a driver, and stops waiting when the context ends.
+func within(ctx context.Context, driver func() error) (ok bool, err error) {
 	done := make(chan error, 1)
 	go func() {
 		defer func() {
@@ -65,7 +113,7 @@ func reopen(ctx context.Context, k Key) (ok bool, err error) {
 				done <- fmt.Errorf("%w: %v", errPanic, p)
 			}
 		}()
-		done <- k.Reopen(ctx)
+		done <- driver()
 	}()
 	select {
 	case err := <-done:

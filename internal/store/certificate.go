@@ -40,6 +40,7 @@ type CertificateFilter struct {
 	EABKey       protocol.EABKeyID // that vouched for the account
 	Directory    string
 	Issuer       string
+	IssuerKeyID  string // hex of the issuing certificate's SubjectKeyId
 	KeyHash      string
 	Revoked      *bool
 	NotAfterFrom time.Time   // at or after
@@ -66,6 +67,9 @@ func (q *queries) Certificates(ctx context.Context, f CertificateFilter) ([]cert
 		if t.value != "" {
 			where.and(t.condition, t.value)
 		}
+	}
+	if f.IssuerKeyID != "" {
+		where.and("issuer_key_id = $", hexed(f.IssuerKeyID))
 	}
 	if f.KeyHash != "" {
 		where.and("key_hash = $", hexed(f.KeyHash))

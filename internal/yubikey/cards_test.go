@@ -220,6 +220,11 @@ func TestPulledCard(t *testing.T) {
 		c.SetDelay(0)
 		insert(t, secondPlace, c)
 	})
+	for _, k := range []*yubikey.Key{k, steady} {
+		if err := k.Probe(); err != nil {
+			t.Errorf("asked while it is there: %v", err)
+		}
+	}
 	c.SetDelay(time.Hour)
 	time.AfterFunc(100*time.Millisecond, func() { readers.Pull(secondPlace) })
 	start := time.Now()
@@ -228,6 +233,7 @@ func TestPulledCard(t *testing.T) {
 		t.Errorf("a card pulled at work was noticed after %v", took)
 	}
 	gone(t, sign(k))
+	gone(t, k.Probe(), "YubiKey 2001")
 	mustSign(t, steady) // the other card doesn't mind
 	if err := k.Reopen(t.Context()); !errors.Is(err, yubikey.ErrNotFound) {
 		t.Errorf("without the card: %v", err)

@@ -123,6 +123,19 @@ func (k *Key) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byt
 	return sig, nil
 }
 
+// Probe asks the card something, without a signature: an idle card that was
+// pulled is noticed so. The error wraps ErrGone, and from then on Sign fails as
+// well. It blocks until the card has done what others asked for before.
+func (k *Key) Probe() error {
+	c := k.card
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if k.closed.Load() || c.alive() && c.yk == k.session {
+		return nil
+	}
+	return fmt.Errorf("%s: %w: %v", c, ErrGone, c.away)
+}
+
 // notSatisfied is "security status not satisfied": no PIN, or no touch.
 const notSatisfied = 0x6982
 

@@ -37,6 +37,9 @@ func (k *Key) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) { retur
 // Reopen says that this build has no smart cards.
 func (k *Key) Reopen(context.Context) error { return errBuild }
 
+// Probe says that this build has no smart cards.
+func (k *Key) Probe() error { return errBuild }
+
 // Close does nothing.
 func (k *Key) Close() error { return nil }
 

@@ -31,6 +31,8 @@ type Listed struct {
 	DaysLeft  int             `json:"days_left"`        // rounded down; negative: ended
 	Ending    string          `json:"ending,omitempty"` // what to do, where the end is near
 	Server    *api.SigningKey `json:"server,omitempty"` // what the running server says
+
+	left time.Duration // until NotAfter
 }
 
 // List lists all issuing certificates of the configuration, with what the
@@ -80,7 +82,7 @@ func listed(c *config.Config, name, at, file string, now time.Time) (Listed, err
 	return Listed{
 		Issuer: name, Subject: crt.Subject.String(), File: c.Path(file), KeyID: keyIDOf(crt),
 		NotBefore: crt.NotBefore, NotAfter: crt.NotAfter,
-		DaysLeft: int(math.Floor(crt.NotAfter.Sub(now).Hours() / 24)),
+		DaysLeft: int(math.Floor(crt.NotAfter.Sub(now).Hours() / 24)), left: crt.NotAfter.Sub(now),
 	}, nil
 }
 
@@ -100,11 +102,11 @@ func (l *Listed) announce(c *config.Config, retired bool, next string) {
 		issuer = ""
 	}
 	notice := c.Notice(issuer, l.NotAfter.Sub(l.NotBefore))
-	switch left := time.Duration(l.DaysLeft) * 24 * time.Hour; {
+	switch {
 	case retired:
-	case l.DaysLeft < 0:
+	case l.left <= 0:
 		l.Ending = "it has ended: " + next
-	case left < notice:
+	case l.left < notice:
 		l.Ending = "it ends soon: " + next
 	}
 }
@@ -178,5 +180,6 @@ func (l Listed) server(p func(name, format string, args ...any)) {
 		p("in use by", "%d certificates", s.Live)
 	default:
 		p("in use by", "%d certificates, the last of which ends %s", s.Live, s.LastEnd.UTC().Format("2006-01-02 15:04 MST"))
+		p("", "which: chancery admin certs list --issuer-key %s", l.KeyID)
 	}
 }

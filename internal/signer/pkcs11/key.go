@@ -136,6 +136,31 @@ func (k *Key) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, 
 	return sig, nil
 }
 
+// Probe asks the module whether the token is there, without a signature: an
+// idle token that was pulled out is noticed so. The error wraps ErrGone, and
+// from then on Sign fails as well. It blocks on the module.
+func (k *Key) Probe() error {
+	l, err := k.current()
+	if err != nil {
+		return err
+	}
+	l.calls.RLock()
+	defer l.calls.RUnlock()
+	s, err := l.take() // the session keeps the module from being ended meanwhile
+	if err != nil {
+		return err
+	}
+	info, err := l.module.ctx.GetTokenInfo(l.token.slot)
+	if err == nil && info.SerialNumber != l.token.info.SerialNumber {
+		err = errors.New("another token is in its place")
+	}
+	if err != nil {
+		err = k.lose(l, err)
+	}
+	l.put(s)
+	return err
+}
+
 // inputFault tells errors that blame what was asked from those after which the
 // token must be opened anew: that is every other one, since what modules
 // return for a token that was pulled out is any of a dozen codes.

@@ -38,6 +38,9 @@ func (*Key) Parallel() int { return 1 }
 // Token returns "".
 func (*Key) Token() string { return "" }
 
+// Probe fails: this build was made without cgo.
+func (*Key) Probe() error { return errNoCgo }
+
 // Reopen fails: this build was made without cgo.
 func (*Key) Reopen(context.Context) error { return errNoCgo }
 

@@ -142,6 +142,20 @@ func TestPullAndReturn(t *testing.T) {
 		t.Fatal(err)
 	}
 	public := k.Public()
+	if err := k.Probe(); err != nil {
+		t.Errorf("asked while it is there: %v", err)
+	}
+	signed := slow.Signatures("ca")
+	slow.Unplug("ca")
+	refused(t, "asked without token", k.Probe(), pkcs11.ErrGone, token.Serial)
+	slow.Plug("ca")
+	if slow.Signatures("ca") != signed {
+		t.Error("asking costs a signature")
+	}
+	refused(t, "sign after it was missed", sign(t, k), pkcs11.ErrGone)
+	if err := k.Reopen(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 
 	slow.Unplug("ca")
 	refused(t, "sign without token", sign(t, k), pkcs11.ErrGone, token.Serial, "CKR_")

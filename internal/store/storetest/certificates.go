@@ -102,6 +102,7 @@ func testCertificateSearch(t *testing.T, f *fixture) {
 		"account":       {store.CertificateFilter{Account: account.ID}, list("01")},
 		"EAB key":       {store.CertificateFilter{EABKey: key}, list("01")},
 		"directory":     {store.CertificateFilter{Directory: "clients"}, list("02")},
+		"issuing key":   {store.CertificateFilter{IssuerKeyID: "0a0b0c"}, nil},
 		"issuer":        {store.CertificateFilter{Issuer: "other"}, list("03ff")},
 		"key":           {store.CertificateFilter{KeyHash: "ff"}, list("03ff")},
 		"revoked":       {store.CertificateFilter{Revoked: new(true)}, list("02")},
