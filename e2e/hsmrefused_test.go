@@ -59,7 +59,7 @@ func TestHSMRefused(t *testing.T) {
 			{"tokens of one signer with different keys", "- keys:", []string{"token=two", "another key", "E2E Server CA one"}, []string{fileSigner, both}},
 			{"one key twice", "- key: \"pkcs11:object=servers;token=one?", []string{"signers[0]"},
 				[]string{fileSigner, one + strings.Replace(one, "token=one;object=servers", "object=servers;token=one", 1)}},
-			{"certificate missing", "- key: \"pkcs11:token=one", []string{"none.pem"}, []string{fileSigner, strings.Replace(one, "one.pem", "none.pem", 1)}},
+			{"certificate missing", "certificate: \"ca/none.pem", []string{"none.pem"}, []string{fileSigner, strings.Replace(one, "one.pem", "none.pem", 1)}},
 			{"a stranger's list", "crls:", []string{"Other Root"}, []string{fileSigner, one, "publish:\n", "publish:\n  crls: [\"other/root.crl\"]\n"}},
 			{"OCSP, and revocation none", "ocsp_url:", []string{"revocation none"}, []string{fileSigner, one, "revocation: crl+ocsp #", "revocation: none #"}},
 			{"OCSP without a place", "revocation: crl+ocsp #", []string{"ocsp_url"}, []string{fileSigner, one, "    ocsp_url: \"http://ocsp.ca.test:8080\"\n", ""}},

@@ -124,7 +124,7 @@ func (c contender) take(request []byte, d time.Duration) (t turn, err error) {
 func cachedScenario(ctx context.Context, l *lab, o *options) (r result, err error) {
 	rounds, length := 7, 2*time.Second
 	if o.quick {
-		rounds, length = 3, time.Second
+		rounds, length = 3, 700*time.Millisecond
 	}
 	r.Title = fmt.Sprintf("Cached OCSP answers, %d connections, against a bare net/http handler that writes the same bytes; %d rounds of %v", parties, rounds, length)
 	s, err := l.newSite(ctx, "cached", issuer{"fast", 1, "ocsp"})

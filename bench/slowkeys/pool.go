@@ -26,7 +26,7 @@ func poolScenario(ctx context.Context, l *lab, o *options) (r result, err error)
 		clients: map[string][]client{}, keys: map[string][]string{}}
 	numbers := []int{1, 2, 4, 8}
 	if o.quick {
-		p.window, p.pulled, numbers = 6*time.Second, 4*time.Second, numbers[:3]
+		p.window, p.pulled, numbers = 5*time.Second, 3*time.Second, numbers[:3]
 	}
 	r.Title = fmt.Sprintf("Issuers with %s keys of %v a signature, all at work at the same time", listed(numbers), p.signature)
 	var issuers []issuer

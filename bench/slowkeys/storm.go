@@ -38,7 +38,7 @@ type stormRun struct {
 func stormScenario(ctx context.Context, l *lab, o *options) (r result, err error) {
 	size := stormSize{200 * time.Millisecond, 40_000, 80 * time.Second, 60 * time.Second, 10 * time.Second, 2 * time.Millisecond}
 	if o.quick {
-		size = stormSize{40 * time.Millisecond, 1_000, 6 * time.Second, 6 * time.Second, 2 * time.Second, 2 * time.Millisecond}
+		size = stormSize{40 * time.Millisecond, 1_000, 5 * time.Second, 6 * time.Second, 2 * time.Second, 2 * time.Millisecond}
 	}
 	s := &stormRun{stormSize: size, o: o, budget: 1 / size.signature.Seconds()}
 	r.Title = fmt.Sprintf("One key, %v a signature, %d certificates in force, all of them asked for at once by OCSP", size.signature, size.certificates)
