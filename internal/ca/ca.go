@@ -139,7 +139,7 @@ type Authority struct {
 	clock       func() time.Time
 	hold        time.Duration
 	observe     Observer
-	planAge     time.Duration   // maxPlanAge, but in tests
+	planAge     time.Duration   // how long a plan is fresh, in tests; 0: see fresh
 	known       *known.Accounts // where this process alone writes
 	validations *validations    // running validation jobs
 	issuances   *job.Set[cert.Serial]
@@ -152,8 +152,8 @@ type Authority struct {
 func New(o Options) *Authority {
 	a := &Authority{
 		db: o.DB, replica: o.Replica, keep: o.Keep.withDefaults(), log: o.Logger,
-		clock: o.Clock, hold: o.Hold, observe: o.Observe, planAge: maxPlanAge, planned: make(chan struct{}, 1),
-		known: new(known.Accounts), validations: newValidations(o.RetryDelays), issuances: job.NewSet[cert.Serial](maxIssuances, maxIssuances),
+		clock: o.Clock, hold: o.Hold, observe: o.Observe, planned: make(chan struct{}, 1),
+		known: new(known.Accounts), validations: newValidations(o.RetryDelays), issuances: job.NewSet[cert.Serial](maxIssuances, maxOfClient),
 	}
 	if a.replica == "" {
 		a.replica = rand.Text()

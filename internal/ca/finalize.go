@@ -19,11 +19,13 @@ import (
 
 // Bounds on issuance.
 const (
-	maxIssuances  = 4096             // orders being signed by this process
+	maxIssuances  = 4096             // orders that wait for their keys in this process; the others do in the database
+	maxOfClient   = maxIssuances / 2 // of one client, so that it doesn't keep the others' out
 	planLease     = 15 * time.Second // after which another replica may take a plan over
 	holdEvery     = 5 * time.Second  // how often those we work on are held
-	maxPlanAge    = 5 * time.Minute  // a plan never signed gets fresh dates after this (DESIGN section 4)
-	signatureTime = 30 * time.Minute
+	leastPlanAge  = 5 * time.Minute  // a plan never signed gets fresh dates after this (DESIGN section 4),
+	planAgePart   = 24               // or this part of the certificate's life, if that is longer: a new plan is a new turn
+	signatureTime = 2 * time.Hour    // 4096 at a key of a signature in a second and a half
 )
 
 // Finalize asks for the certificate of a ready order (RFC 8555 section 7.4):

@@ -79,7 +79,7 @@ func TestResumeIssuance(t *testing.T) {
 		if o = a.look(o); o.Status != protocol.OrderProcessing {
 			t.Fatal(o.Status)
 		}
-		w.Add(2 * maxPlanAge)
+		w.Add(2 * leastPlanAge)
 		b, c := w.replica(), w.replica()
 		parallel(2, func(i int) {
 			if err := []*Authority{b, c}[i].claimPlans(t.Context(), false); err != nil {

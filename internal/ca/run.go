@@ -189,7 +189,10 @@ func (a *Authority) claimPlansOf(ctx context.Context, orphans bool, keyIDs []str
 		return tx.ClaimPlans(now.Add(-age), lease+age, limit, keyIDs)
 	}
 	return claims(ctx, a, planLease, orphans, due, claim, func(claimed []cert.Certificate) (bool, error) {
-		for _, c := range claimed {
+		for i, c := range claimed {
+			if a.issuances.Full() { // there will be room: soon again
+				return false, a.letGo(ctx, claimed[i:])
+			}
 			if _, runs := a.issuances.Find(string(c.Order)); runs {
 				continue
 			}
@@ -198,6 +201,18 @@ func (a *Authority) claimPlansOf(ctx context.Context, orphans bool, keyIDs []str
 			}
 		}
 		return true, nil
+	})
+}
+
+// letGo gives claimed plans back, for the next round.
+func (a *Authority) letGo(ctx context.Context, plans []cert.Certificate) error {
+	return a.db.Update(ctx, func(tx *store.Tx) error {
+		for _, c := range plans {
+			if _, err := tx.HoldPlan(c.Serial, tx.Now().Add(-freePlan)); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 

@@ -88,7 +88,8 @@ func (a *Authority) leavePlan(tx *store.Tx, c cert.Certificate, prepared *issuer
 // startIssuance runs the job that owns the issuance, or joins the one that
 // runs; nil when there is no room, and the sweep will do it.
 func (a *Authority) startIssuance(ctx context.Context, w work) *job.Job[cert.Serial] {
-	j := a.issuances.Start(ctx, string(w.certificate.Order), "", w.task(), func(ctx context.Context) (cert.Serial, error) { return a.issue(ctx, w) })
+	client := w.turn.Directory + " " + w.turn.Client
+	j := a.issuances.Start(ctx, string(w.certificate.Order), client, w.task(), func(ctx context.Context) (cert.Serial, error) { return a.issue(ctx, w) })
 	if j == nil {
 		w.prepared.Discard()
 	}
@@ -96,11 +97,11 @@ func (a *Authority) startIssuance(ctx context.Context, w work) *job.Job[cert.Ser
 }
 
 // processing estimates when a client should look at its order again. Where
-// another replica has the job, the estimate is what a newcomer would wait at
-// that key, less what the order has waited.
+// another replica has the job, or none yet, the estimate is what a newcomer
+// would wait at that key, less what the order has waited.
 func (a *Authority) processing(ctx context.Context, o protocol.Order) time.Duration {
 	left, here := a.issuances.RetryAfter(string(o.ID))
-	if here || a.db.Engine() == "sqlite" {
+	if here {
 		return left
 	}
 	c, err := a.db.Certificate(ctx, cert.Serial(o.Certificate))
@@ -257,13 +258,21 @@ func (a *Authority) useKey(ctx context.Context, w *work) ([]byte, error) {
 	if w.csr == nil {
 		return by.Issue(ctx, w.prepared)
 	}
-	queued, cancel := context.WithTimeout(ctx, a.planAge-a.clock().Sub(w.certificate.PlannedAt))
+	queued, cancel := context.WithTimeout(ctx, a.fresh(w.certificate)-a.clock().Sub(w.certificate.PlannedAt))
 	defer cancel()
 	der, err := by.Issue(queued, w.prepared)
 	if err != nil && ctx.Err() == nil && queued.Err() != nil && errors.Is(err, queued.Err()) {
 		return nil, errStale // its context's own error: Issue was still waiting
 	}
 	return der, err
+}
+
+// fresh is how old a plan may get before its dates are made anew.
+func (a *Authority) fresh(c cert.Certificate) time.Duration {
+	if a.planAge > 0 {
+		return a.planAge
+	}
+	return max(leastPlanAge, c.NotAfter.Sub(c.NotBefore)/planAgePart)
 }
 
 // adopt takes a plan over into the configuration that was read meanwhile, under

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chancery-pki/chancery/internal/ca/job"
 	"github.com/chancery-pki/chancery/internal/cert"
 	"github.com/chancery-pki/chancery/internal/issuer"
 	"github.com/chancery-pki/chancery/internal/protocol"
@@ -425,6 +426,48 @@ func TestRetryAfter(t *testing.T) {
 		until(t, "the last order is valid", func() bool { return a.look(last).Status == protocol.OrderValid })
 		if took := time.Since(begun); took > last.RetryAfter+2*time.Second || took < last.RetryAfter-2*time.Second {
 			t.Errorf("it took %v, and was told %v", took, last.RetryAfter)
+		}
+	})
+}
+
+// More orders than may wait in memory wait in the database, and one client's
+// don't keep another's out.
+func TestBacklog(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		w.issuances = job.NewSet[cert.Serial](4, 2)
+		f := newFamily(t, 1)
+		f.tokens[0].takes = 50 * time.Millisecond
+		local, _ := f.issuer(t, 0)
+		w.signsWith(local)
+		a := w.account(t, "main")
+		var orders []OrderView
+		for i := range 12 {
+			orders = append(orders, a.issueSoon(fmt.Sprintf("n%d.a.example", i)))
+		}
+		k := w.eab(t, protocol.EABKey{Directory: "eab", MaxAccounts: 1})
+		own := newKey(t)
+		b := w.register(t, own, Registration{Directory: "eab", EAB: bind(t, own, string(k.ID), k.MACKey)})
+		if o := b.finalize(b.ready("b.example")); o.Status != protocol.OrderValid {
+			t.Errorf("another client's order is %s behind %d", o.Status, len(orders))
+		}
+		last := a.look(orders[len(orders)-1])
+		if last.Status == protocol.OrderProcessing && last.RetryAfter < time.Second {
+			t.Errorf("retry after %v", last.RetryAfter)
+		}
+		until(t, "all are valid", func() bool {
+			w.Add(planLease + time.Second)
+			if err := w.claimPlans(t.Context(), false); err != nil {
+				t.Fatal(err)
+			}
+			for _, o := range orders {
+				if a.look(o).Status != protocol.OrderValid {
+					return false
+				}
+			}
+			return true
+		})
+		if n := w.rows(t)["certificates"]; n != 13 {
+			t.Errorf("%d certificates for 13 orders", n)
 		}
 	})
 }

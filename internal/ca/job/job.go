@@ -65,6 +65,13 @@ func (s *Set[R]) Start(ctx context.Context, id, group string, t Task, work func(
 	return j
 }
 
+// Full reports whether as many run as may, in all.
+func (s *Set[R]) Full() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.running) >= s.most
+}
+
 func (s *Set[R]) end(id string, j *Job[R]) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
