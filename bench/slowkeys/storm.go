@@ -36,7 +36,7 @@ type stormRun struct {
 
 // stormScenario: one key, and relying parties that ask for everything at once.
 func stormScenario(ctx context.Context, l *lab, o *options) (r result, err error) {
-	size := stormSize{200 * time.Millisecond, 40_000, 80 * time.Second, 60 * time.Second, 10 * time.Second, 2 * time.Millisecond}
+	size := stormSize{200 * time.Millisecond, 40_000, 70 * time.Second, 60 * time.Second, 10 * time.Second, 2 * time.Millisecond}
 	if o.quick {
 		size = stormSize{40 * time.Millisecond, 1_000, 5 * time.Second, 6 * time.Second, 2 * time.Second, 2 * time.Millisecond}
 	}

@@ -261,7 +261,7 @@ func (r *Responder) build(ctx context.Context, a *authority, l *list, now time.T
 	// so one whole Validity is time enough, and nobody need remember which
 	// list was made when.
 	entries := r.entries(ctx, a, l.shard, now.Add(-a.CRL.Validity))
-	expect, err := expected(l.current.Load(), entries)
+	expect, err := r.expected(ctx, l)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -274,13 +274,15 @@ func (r *Responder) build(ctx context.Context, a *authority, l *list, now time.T
 
 // expected is about how many entries there will be, so that memory is taken
 // once: as many as last time and some more, else they are counted.
-func expected(last *List, entries func(func(revocation.Entry) error) error) (int, error) {
-	if last != nil {
+func (r *Responder) expected(ctx context.Context, l *list) (int, error) {
+	if last := l.current.Load(); last != nil {
 		return last.entries + last.entries/16 + 16, nil
 	}
-	n := 0
-	err := entries(func(revocation.Entry) error { n++; return nil })
-	return n, err
+	shard := l.shard
+	if shard == 0 {
+		shard = store.AllShards // the full list
+	}
+	return r.db.CountRevoked(ctx, l.keyID, shard)
 }
 
 // nextNumber takes a list's number. Numbers rise, also after a backup was

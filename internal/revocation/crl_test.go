@@ -320,7 +320,7 @@ func TestShard(t *testing.T) {
 	counts := make([]int, 17)
 	for range 16000 {
 		s := cert.NewSerial()
-		if revocation.Shard(s, 0) != 0 || revocation.Shard(s, 1) != 1 || revocation.Shard(s, 16) != revocation.Shard(s, 16) {
+		if revocation.Shard(s, 0) != 0 || revocation.Shard(s, 1) != 1 {
 			t.Fatalf("%s: %d, %d", s, revocation.Shard(s, 0), revocation.Shard(s, 1))
 		}
 		counts[revocation.Shard(s, 16)]++

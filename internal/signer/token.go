@@ -42,8 +42,13 @@ const (
 // signature at once costs a little memory and time.
 const maxParallel = 1024
 
-// smoothing is the weight of the newest signature in the measured means.
-const smoothing = 0.125
+// The measured means remember about the last memory's worth of signatures, and
+// at least some, so that a short stall of a fast token isn't taken for its pace.
+const (
+	memory      = 5 * time.Second
+	mostWeight  = 0.125 // of the newest signature
+	leastWeight = 1.0 / 1024
+)
 
 // token is one place where the queue's key is: a token, or our memory. Its
 // queue's mutex guards it.
@@ -53,10 +58,11 @@ type token struct {
 	key    Key       // nil: in memory, which never goes away
 	random io.Reader // what signer.Sign is given
 
-	slots []work        // one for each signature that it makes at once
-	idle  []int         // places in slots that are free
-	mean  time.Duration // of a signature; 0: none measured yet
-	cost  time.Duration // of a signature's time by those under way at once: what the rate is made of
+	slots   []work        // one for each signature that it makes at once
+	idle    []int         // places in slots that are free
+	learned int           // signatures that the means know of
+	mean    time.Duration // of a signature; 0: none measured yet
+	cost    time.Duration // of a signature's time by those under way at once: what the rate is made of
 
 	gone   error         // why it must be opened again
 	hung   int           // signatures given up, still under way
@@ -122,18 +128,20 @@ func (t *token) free(s slot) {
 // free.
 func (t *token) learn(s slot, took time.Duration) {
 	took = max(took, 1)
-	smooth(&t.mean, took)
+	t.learned++
+	weight := min(mostWeight, max(1/float64(t.learned), took.Seconds()/memory.Seconds(), leastWeight))
+	smooth(&t.mean, took, weight)
 	if len(t.slots) > 1 {
-		smooth(&t.cost, 2*took/time.Duration(s.beside+t.running()))
+		smooth(&t.cost, 2*took/time.Duration(s.beside+t.running()), weight)
 	}
 }
 
-func smooth(mean *time.Duration, newest time.Duration) {
+func smooth(mean *time.Duration, newest time.Duration, weight float64) {
 	if *mean == 0 {
 		*mean = newest
 		return
 	}
-	*mean = max(1, *mean+time.Duration(smoothing*float64(newest-*mean)))
+	*mean = max(1, *mean+time.Duration(weight*float64(newest-*mean)))
 }
 
 // meanTime is the measured time of a signature, or the guess; expected says

@@ -9,15 +9,18 @@ import (
 )
 
 // How long Watch waits before it tries a token again: at first, and at most;
-// and how often it asks one that is idle whether it is there.
+// at most where it opened and then failed at once, which costs a caller each
+// time; and how often it asks one that is idle whether it is there.
 const (
 	reopenFirst = time.Second
-	reopenMost  = 30 * time.Second
+	reopenMost  = 5 * time.Second
+	flapMost    = 30 * time.Second
 	probeEvery  = 10 * time.Second
 )
 
 // Watch brings tokens back that went away: it opens them again, at first after
-// a second, then twice as long each time up to 30 s. A token that hangs isn't
+// a second, then twice as long each time up to 5 s, or to 30 s for one that
+// opens and then fails at once. A token that hangs isn't
 // touched until its driver answers; one that is idle is asked every 10 s
 // whether it is there, if it can say so. Watch blocks until ctx ends; there is one
 // at a time for a queue.
@@ -48,10 +51,15 @@ func (q *Queue) watch(ctx context.Context, t *token) {
 		case <-ctx.Done():
 			return
 		}
-		pause = min(2*pause, reopenMost)
-		if ok, err := reopen(ctx, t.key); ok {
+		ok, err := reopen(ctx, t.key)
+		if ok {
 			q.reopened(t, err)
 		}
+		most := flapMost
+		if err != nil {
+			most = reopenMost
+		}
+		pause = min(2*pause, most)
 	}
 }
 

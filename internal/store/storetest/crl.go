@@ -139,6 +139,9 @@ func testRevokedShards(t *testing.T, f *fixture) {
 			return nil
 		})
 		wantError(t, err, nil)
+		if n := must(f.db.CountRevoked(t.Context(), issuerKey, shard)).or(t); n != len(seen) {
+			t.Errorf("list of shard %d: %d counted, %d listed", shard, n, len(seen))
+		}
 		for s, in := range all {
 			if (shard == store.AllShards || shard == in) && !seen[s] {
 				t.Fatalf("list of shard %d: %s of shard %d is missing", shard, s, in)
