@@ -64,7 +64,7 @@ func revokedNumber(w *harness.World, leaf *x509.Certificate) *big.Int {
 
 func withCRL(s *server) {
 	s.edit(`    # crl_url: "http://crl.example.internal"`, `    crl_url: "http://`+publishAddr+`"`)
-	s.edit(`    revocation: none # crl needs the issuer's crl_url`, `    revocation: crl`)
+	s.edit(`    revocation: none # crl and ocsp need the issuer's crl_url and ocsp_url`, `    revocation: crl`)
 	s.edit(`audit:`, "publish:\n  listen: \""+publishAddr+"\"\naudit:")
 }
 
