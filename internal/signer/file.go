@@ -1,7 +1,6 @@
 package signer
 
 import (
-	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -13,12 +12,12 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 
 	"github.com/chancery-pki/chancery/internal/cert"
+	"github.com/chancery-pki/chancery/internal/signer/secret"
 )
 
 // maxKeyFile bounds a key file: RSA-16384 in PEM is 13 KB, and a chain may
@@ -30,18 +29,17 @@ var (
 	// ErrPassword is wrapped by errors about a missing or wrong password.
 	ErrPassword = errors.New("password")
 	// ErrPermissions is wrapped when group or others may read a secret file.
-	ErrPermissions = errors.New("readable by others than its owner")
+	ErrPermissions = secret.ErrPermissions
 )
 
 // PasswordFile returns an Options.Password that reads a file. The file must be
 // readable by its owner only; one trailing line end is not part of the password.
 func PasswordFile(path string) func(context.Context) ([]byte, error) {
 	return func(context.Context) ([]byte, error) {
-		b, err := readSecret(path)
+		b, err := secret.Line(path, maxKeyFile)
 		if err != nil {
 			return nil, err
 		}
-		b = bytes.TrimSuffix(bytes.TrimSuffix(b, []byte("\n")), []byte("\r"))
 		if len(b) == 0 {
 			return nil, fmt.Errorf("%w file %s is empty", ErrPassword, path)
 		}
@@ -59,40 +57,9 @@ func Encrypted(path string) (bool, error) {
 	return block.Type == "ENCRYPTED PRIVATE KEY", nil
 }
 
-// readSecret reads a small file that only its owner may read.
-func readSecret(path string) ([]byte, error) {
-	// The first look keeps a named pipe from blocking us in Open; the one
-	// that counts is Fstat, on what was really opened.
-	if info, err := os.Stat(path); err != nil {
-		return nil, err
-	} else if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file", path)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return nil, fmt.Errorf("%s is %w (mode %04o); run: chmod 0600 %s", path, ErrPermissions, mode, path)
-	}
-	b, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(b) > maxKeyFile {
-		return nil, fmt.Errorf("%s is over %d KiB, which no key file is", path, maxKeyFile>>10)
-	}
-	return b, nil
-}
-
 // readPEM returns the one private key block of a file.
 func readPEM(path string) (*pem.Block, error) {
-	b, err := readSecret(path)
+	b, err := secret.Read(path, maxKeyFile)
 	if err != nil {
 		return nil, err
 	}

@@ -244,7 +244,7 @@ func TestOddFiles(t *testing.T) {
 		"damaged enc": {"-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n", "damaged"},
 		"openssh":     {"-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n", "ssh-keygen -p"},
 		"old cipher":  {"-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA\n-----END RSA PRIVATE KEY-----\n", "openssl pkcs8 -topk8"},
-		"huge":        {good + strings.Repeat("#", maxKeyFile), "no key file is"},
+		"huge":        {good + strings.Repeat("#", maxKeyFile), "no secret of this kind is"},
 		"rsa 1024":    {string(weak), "1024 bits"},
 		"p-224":       {string(p224), "P-224"},
 	} {
