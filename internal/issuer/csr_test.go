@@ -92,7 +92,7 @@ func checkGoodVector(t *testing.T, v vector, c *CSR) {
 	if usage != v.fields["usage"] {
 		t.Errorf("usage is %q, want %q", usage, v.fields["usage"])
 	}
-	if hash, err := KeyHash(c.PublicKey); err != nil || hash != c.KeyHash {
+	if hash, err := keyHash(c.PublicKey); err != nil || hash != c.KeyHash {
 		t.Errorf("KeyHash is %s, want %s (%v)", c.KeyHash, hash, err)
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"crypto/elliptic"
 	"crypto/rsa"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/hex"
 	"fmt"
 	"math/big"
@@ -17,18 +16,6 @@ import (
 	"github.com/chancery-pki/chancery/internal/cert"
 	"github.com/chancery-pki/chancery/internal/protocol"
 )
-
-// KeyHash is the hex SHA-256 of a key's SubjectPublicKeyInfo: what
-// cert.Certificate.KeyHash and blocklists hold. It fails for keys that
-// crypto/x509 can't encode.
-func KeyHash(pub crypto.PublicKey) (string, error) {
-	spki, err := x509.MarshalPKIXPublicKey(pub)
-	if err != nil {
-		return "", err
-	}
-	h := sha256.Sum256(spki)
-	return hex.EncodeToString(h[:]), nil
-}
 
 // KeyTypeOf says which of a profile's key types a public key is; false for any
 // other kind. RSA counts by the size that it at least has: 2056 bits are
@@ -61,20 +48,11 @@ func KeyTypeOf(pub crypto.PublicKey) (cert.KeyType, bool) {
 	return mldsaType(pub)
 }
 
-// CheckKey refuses a public key that isn't of an allowed type, or is weak or
-// known to others. Its error is a badCSR problem, as RFC 8555 section 6.7 says
-// for a certificate's key, whose detail says what to do; for an account's key
-// the caller makes it badPublicKey. A nil blocklist blocks nothing. It takes
-// some microseconds, an RSA key about fifty.
-func CheckKey(pub crypto.PublicKey, allowed []cert.KeyType, blocked *Blocklist) error {
-	spki, err := x509.MarshalPKIXPublicKey(pub)
-	if err != nil {
-		return protocol.NewProblem(protocol.BadCSR, "this kind of public key is not supported; use one of %v", allowed)
-	}
-	return checkKey(pub, sha256.Sum256(spki), allowed, blocked)
-}
-
-// checkKey is CheckKey for a caller that has the SPKI's hash already.
+// checkKey refuses a public key that isn't of an allowed type, or is weak or
+// known to others; hash is its SubjectPublicKeyInfo's. Its error is a badCSR
+// problem, as RFC 8555 section 6.7 says for a certificate's key, whose detail
+// says what to do. A nil blocklist blocks nothing. It takes some microseconds,
+// an RSA key about fifty.
 func checkKey(pub crypto.PublicKey, hash [sha256.Size]byte, allowed []cert.KeyType, blocked *Blocklist) error {
 	if why := keyFault(pub); why != "" {
 		return protocol.NewProblem(protocol.BadCSR, "%s; make a new key of type %v", why, allowed)

@@ -66,7 +66,7 @@ func TestToken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	hash, _ := KeyHash(r.PublicKey)
+	hash, _ := keyHash(r.PublicKey)
 	switch {
 	case !bytes.Equal(c.RawTBSCertificate, planned):
 		t.Error("it isn't what was planned")

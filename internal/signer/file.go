@@ -47,16 +47,6 @@ func PasswordFile(path string) func(context.Context) ([]byte, error) {
 	}
 }
 
-// Encrypted reports whether the key file at path is encrypted, without a
-// password. Its errors are those of Open.
-func Encrypted(path string) (bool, error) {
-	block, err := readPEM(path)
-	if err != nil {
-		return false, err
-	}
-	return block.Type == "ENCRYPTED PRIVATE KEY", nil
-}
-
 // readPEM returns the one private key block of a file.
 func readPEM(path string) (*pem.Block, error) {
 	b, err := secret.Read(path, maxKeyFile)

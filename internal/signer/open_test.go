@@ -87,8 +87,8 @@ func TestGenerateThenOpen(t *testing.T) {
 			if left, _ := os.ReadDir(filepath.Dir(path)); len(left) != 1 {
 				t.Errorf("Generate left %v behind", left)
 			}
-			if is, err := Encrypted(path); err != nil || is != (secret != "") {
-				t.Errorf("Encrypted = %v, %v", is, err)
+			if text, err := os.ReadFile(path); err != nil || bytes.Contains(text, []byte("ENCRYPTED")) != (secret != "") {
+				t.Errorf("password %q: %s, %v", secret, text[:min(len(text), 40)], err)
 			}
 			got, err := Open(t.Context(), "file:"+path, password(secret))
 			if err != nil {

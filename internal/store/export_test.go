@@ -31,6 +31,8 @@ func (db *DB) OnWriter(text string) error {
 	})
 }
 
+func scanText(rows engine.Row, s *string) error { return rows.Scan(s) }
+
 // Pragma asks the connection that writes for a setting.
 func (db *DB) Pragma(name string) (value string, err error) {
 	err = db.Update(context.Background(), func(tx *Tx) error {

@@ -93,7 +93,6 @@ func (q *queries) exists(ctx context.Context, text string, args ...any) (bool, e
 }
 
 func scanInt(rows engine.Row, n *int64) error    { return rows.Scan(n) }
-func scanText(rows engine.Row, s *string) error  { return rows.Scan(s) }
 func scanBytes(rows engine.Row, b *[]byte) error { return rows.Scan(b) }
 
 func scanIDs[T ~string](rows engine.Row, id *T) error {
