@@ -34,7 +34,9 @@ func Check(ctx context.Context, c *config.Config, publishOnly bool, warn func(er
 		faults = append(faults, err)
 	}
 	if errors.Join(faults...) == nil {
+		keys.begin()
 		_, err := wire(ctx, c, keys, slog.New(slog.DiscardHandler))
+		keys.end(err == nil)
 		faults = append(faults, err)
 	}
 	return errors.Join(faults...)

@@ -43,6 +43,7 @@ type keyring struct {
 	ctx     context.Context // of watch; nil before
 	running sync.WaitGroup
 	queues  map[string]*ring          // by the URIs of a signer
+	next    map[string]*ring          // those of the reading under way
 	remotes map[string]*signer.Remote // by key ID
 }
 
@@ -51,7 +52,6 @@ type ring struct {
 	queue *signer.Queue
 	keyID string
 	uris  []string
-	used  bool               // by the reading of the configuration under way
 	stop  context.CancelFunc // ends Watch; nil before watch
 	ended chan struct{}      // closed when Watch has returned
 }
@@ -70,13 +70,48 @@ type where struct {
 	position      func(path string, err error) error
 }
 
-// open returns the queue of a key, the one it has already or a new one.
-func (k *keyring) open(ctx context.Context, w where) (*signer.Queue, error) {
+// begin and end enclose one reading of the configuration, which opens keys. A
+// good one lets go of the keys that it doesn't name, a bad one of those that it
+// opened: then nothing has changed.
+func (k *keyring) begin() {
+	if k == nil {
+		return
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.next = map[string]*ring{}
+}
+
+func (k *keyring) end(good bool) {
+	if k == nil {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	before, opened := k.queues, k.next
+	if good {
+		k.queues = opened
+	}
+	k.next = nil
+	for _, rings := range []map[string]*ring{before, opened} {
+		for name, r := range rings {
+			if k.queues[name] != r {
+				k.drop(r)
+			}
+		}
+	}
+	for name, r := range k.queues {
+		if before[name] != r && k.ctx != nil {
+			k.tend(r)
+		}
+	}
+}
+
+// open returns the queue of a key, the one it has already or a new one, which
+// blocks on the tokens. One reading opens one key after the other.
+func (k *keyring) open(ctx context.Context, w where) (*signer.Queue, error) {
 	name := strings.Join(w.uris, " ")
-	if r := k.queues[name]; r != nil && fits(r.queue, w.certificate) { // the file may have another key by now
-		r.used = true
+	if r := k.has(name, w.certificate); r != nil {
 		return r.queue, nil
 	}
 	var tokens []*signer.Signer
@@ -93,15 +128,24 @@ func (k *keyring) open(ctx context.Context, w where) (*signer.Queue, error) {
 	if err != nil {
 		return nil, w.position(w.path, err)
 	}
-	if old := k.queues[name]; old != nil {
-		k.drop(old)
-	}
-	r := &ring{queue: queue, keyID: keyID(w.certificate), uris: w.uris, used: true}
-	k.queues[name] = r
-	if k.ctx != nil {
-		k.tend(r)
-	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.next[name] = &ring{queue: queue, keyID: keyID(w.certificate), uris: w.uris}
 	return queue, nil
+}
+
+// has returns the key that is open by that name already, unless the file or
+// token has another one by now.
+func (k *keyring) has(name string, c *x509.Certificate) *ring {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, open := range []map[string]*ring{k.next, k.queues} {
+		if r := open[name]; r != nil && fits(r.queue, c) {
+			k.next[name] = r
+			return r
+		}
+	}
+	return nil
 }
 
 // tend brings the key's tokens back when they went away; mu is held.
@@ -124,27 +168,6 @@ func (k *keyring) drop(r *ring) {
 		}
 		r.queue.Close()
 	})
-}
-
-// begin and end enclose one reading of the configuration: keys that it doesn't
-// name are let go of, unless it failed.
-func (k *keyring) begin() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for _, r := range k.queues {
-		r.used = false
-	}
-}
-
-func (k *keyring) end() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for name, r := range k.queues {
-		if !r.used {
-			delete(k.queues, name)
-			k.drop(r)
-		}
-	}
 }
 
 // token opens one token of a signer. One that isn't plugged in may come later:

@@ -102,7 +102,9 @@ func start(ctx context.Context, o Options) (_ *Server, err error) {
 		s.keys.absent = s.absent
 		s.metrics.registry.MustRegister(newKeyMetrics(s.keys))
 	}
+	s.keys.begin()
 	p, err := wire(ctx, o.Config, s.keys, s.log)
+	s.keys.end(err == nil)
 	if err != nil {
 		return nil, err
 	}
@@ -117,6 +119,12 @@ func start(ctx context.Context, o Options) (_ *Server, err error) {
 	s.replica = rand.Text()
 	s.publisher = newPublisher(s)
 	if o.PublishOnly {
+		s.own = &ownCertificate{log: s.log}
+		if o.Config.TLS.Certificate != "" { // for metrics, with client_ca
+			if err = s.own.refresh(ctx, o.Config); err != nil {
+				return nil, fmt.Errorf("tls: %w", err)
+			}
+		}
 		return s, s.install(ctx, o.Config, p)
 	}
 	if s.nonces, err = s.db.Nonces(ctx); err != nil {
@@ -206,25 +214,21 @@ func (s *Server) reload(ctx context.Context, read func() (*config.Config, error)
 			return fmt.Errorf("tls: %w", err)
 		}
 	}
-	if s.keys != nil {
-		s.keys.begin()
-	}
+	old := s.config.Load().TLS
+	s.keys.begin()
 	p, err := wire(ctx, c, s.keys, s.log)
+	if err == nil {
+		err = s.install(ctx, c, p)
+	}
+	s.keys.end(err == nil)
 	if err != nil {
 		return err
 	}
-	old := s.config.Load().TLS
-	if err := s.install(ctx, c, p); err != nil {
-		return err
-	}
-	if s.keys == nil {
-		return nil
-	}
-	s.keys.end()
 	// All is in place; what follows can't be refused any more.
 	switch {
 	case pair != nil:
 		s.own.current.Store(pair)
+	case s.authority == nil: // it issues nothing, to itself neither
 	case c.TLS.Certificate != old.Certificate || c.TLS.Profile != old.Profile || !slices.Equal(c.TLS.Names, old.Names):
 		if err := s.own.refresh(ctx, c); err != nil {
 			s.log.Error("the server keeps its certificate until that is renewed", "error", err)
