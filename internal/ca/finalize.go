@@ -292,9 +292,7 @@ func (a *Authority) resumeIssuance(ctx context.Context, c cert.Certificate) erro
 	}
 	w.prepared, err = by.Resume(c.DER, w.turn)
 	if errors.Is(err, issuer.ErrWrongIssuer) { // its key was taken out of the configuration
-		if w.csr, err = issuer.Asked(c.DER); err == nil {
-			_, err = a.replan(ctx, &w, false)
-		}
+		_, err = a.replan(ctx, &w, false)
 	}
 	if err != nil {
 		return fmt.Errorf("order %s: %w", c.Order, err)

@@ -62,7 +62,9 @@ func (a *Authority) IssueOwn(ctx context.Context, p cert.Profile, names []protoc
 	default:
 		err = a.db.Update(ctx, func(tx *store.Tx) error { return tx.InsertCertificate(c, prepared.NotAfter) })
 		if err == nil {
-			c.DER, err = a.signOwn(ctx, by, prepared, c)
+			if c.DER, err = a.signOwn(ctx, by, prepared, c); err != nil { // its key dies with this call
+				err = errors.Join(err, a.dropPlan(context.WithoutCancel(ctx), c.Serial))
+			}
 		}
 	}
 	if err != nil {
@@ -150,7 +152,7 @@ func (a *Authority) resumeOwn(ctx context.Context, c cert.Certificate) error {
 		return err
 	}
 	prepared, err := by.Resume(c.DER, ownTurn(c.Client, a.clock()))
-	if err != nil {
+	if err != nil || prepared.Remote() { // its holder will
 		return err
 	}
 	t := job.Task{About: string(c.Serial), Left: prepared.Wait}

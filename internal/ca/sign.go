@@ -324,7 +324,7 @@ func (a *Authority) replan(ctx context.Context, w *work, usable bool) (bool, err
 	}
 	asked := w.csr
 	if asked == nil {
-		if asked, err = issuer.Asked(w.prepared.TBS); err != nil {
+		if asked, err = issuer.Asked(w.certificate.DER); err != nil {
 			return false, err
 		}
 	}
@@ -368,38 +368,76 @@ func (a *Authority) replan(ctx context.Context, w *work, usable bool) (bool, err
 func (a *Authority) await(ctx context.Context, w *work) (serial cert.Serial, over bool, err error) {
 	told, forget := a.issued.Wait(string(w.certificate.Order))
 	defer forget()
-	news := false
 	tick := time.NewTicker(lookAgain)
 	defer tick.Stop()
+	news, pause, replanAt := false, leastWait, time.Time{}
 	for n := 0; ; n++ {
 		if n%5 == 0 || news {
-			o, err := a.db.Order(ctx, w.certificate.Order)
-			switch {
-			case err != nil:
-				return "", false, err
-			case o.Status == protocol.OrderValid:
-				return cert.Serial(o.Certificate), true, nil
-			case o.Status != protocol.OrderProcessing:
-				return "", true, nil
+			if serial, over, err = a.follow(ctx, w); over || err != nil {
+				return serial, over, err
 			}
-		}
-		if !w.prepared.Usable() {
-			// errTaken: its holder gave it to yet another, and goes on.
-			moved, err := a.replan(ctx, w, true)
-			if err != nil && !errors.Is(err, errTaken) {
-				return "", false, err
-			}
-			if moved && !w.prepared.Remote() {
+			if !w.prepared.Remote() {
 				return "", false, nil
 			}
+			news = false
+		}
+		if !w.prepared.Usable() && !time.Now().Before(replanAt) {
+			moved, err := a.replan(ctx, w, true)
+			switch {
+			case errors.Is(err, errTaken): // its holder gave it to yet another, and goes on
+				news = true
+			case err != nil:
+				return "", false, err
+			case moved && !w.prepared.Remote():
+				return "", false, nil
+			}
+			replanAt, pause = time.Now().Add(pause), min(2*pause, mostWait)
 		}
 		select {
 		case <-told:
 			news = true
 		case <-tick.C:
-			news = false
 		case <-ctx.Done():
 			return "", true, ctx.Err()
 		}
 	}
+}
+
+// follow looks how an order stands that another replica signs: over, with the
+// serial it got or "", or else with the plan that it has by now. A reading of
+// the configuration may have made its key ours.
+func (a *Authority) follow(ctx context.Context, w *work) (serial cert.Serial, over bool, err error) {
+	o, err := a.db.Order(ctx, w.certificate.Order)
+	switch {
+	case err != nil:
+		return "", false, err
+	case o.Status == protocol.OrderValid:
+		return cert.Serial(o.Certificate), true, nil
+	case o.Status != protocol.OrderProcessing:
+		return "", true, nil
+	}
+	plan := w.certificate
+	if planned := cert.Serial(o.Certificate); planned != plan.Serial {
+		plan, err = a.db.Certificate(ctx, planned)
+		if errors.Is(err, store.ErrNotFound) || err == nil && plan.State != cert.Planned { // it is changing just now
+			return "", false, nil
+		}
+		if err != nil {
+			return "", false, err
+		}
+	}
+	by, err := a.issuer(plan.Issuer)
+	if err != nil {
+		return "", false, err
+	}
+	prepared, err := by.Resume(plan.DER, w.turn)
+	if errors.Is(err, issuer.ErrWrongIssuer) { // we don't know its key: its holder does
+		return "", false, nil
+	}
+	if err == nil && (plan.Serial != w.certificate.Serial || !prepared.Remote()) {
+		w.prepared.Discard()
+		w.certificate, w.prepared = plan, prepared
+		a.issuances.Describe(string(plan.Order), w.task())
+	}
+	return "", false, err
 }

@@ -166,7 +166,7 @@ func (p *Publisher) answer(ctx context.Context, q *revocation.OCSPRequest, der [
 		}
 	}
 	a, outcome := p.fetch(ctx, q, &k)
-	if outcome == failed && old != nil {
+	if outcome == failed && old != nil && p.cache.get(&k) == old { // not dropped meanwhile
 		return old, cached
 	}
 	return a, outcome

@@ -142,7 +142,13 @@ func (r *Responder) answer(ctx context.Context, a *authority, q *revocation.OCSP
 		}
 		if answer, ok := r.answerOne(ctx, a, q, f); ok {
 			return answer, nil
-		} // else without the nonce, as RFC 9654 section 2.1 allows
+		}
+		// Else without the nonce, as RFC 9654 section 2.1 allows; but by what
+		// is known now.
+		if f, err = r.find(ctx, a, s); err != nil {
+			return Answer{}, unless(err, store.ErrNotFound, ErrUnauthorized)
+		}
+		now = r.clock()
 	}
 	if !f.valid(now) {
 		return r.await(ctx, a, s)

@@ -168,6 +168,9 @@ func (r *Responder) report(a *authority, l *list, m *Making, err error) {
 func (r *Responder) makeList(ctx context.Context, a *authority, l *list) (*Making, error) {
 	ctx, cancel := context.WithTimeout(ctx, makeTime)
 	defer cancel()
+	if !a.Queue.Usable() { // another holder's may be
+		return &Making{}, fmt.Errorf("%w: %s", signer.ErrAway, a.Queue.Stats().Away)
+	}
 	mine, err := r.leaseLists(ctx, a, listLease)
 	if err != nil || !mine {
 		return nil, err
@@ -205,6 +208,11 @@ func (r *Responder) makeList(ctx context.Context, a *authority, l *list) (*Makin
 	if err != nil || !r.needed(a, l, revision) {
 		return nil, err
 	}
+	// After the revision: another replica may have begun a shard, and revoked
+	// in it.
+	if err := r.countShards(ctx, a); err != nil {
+		return nil, err
+	}
 	return r.renew(ctx, a, l, revision)
 }
 
@@ -221,9 +229,6 @@ func (r *Responder) renew(ctx context.Context, a *authority, l *list, revision i
 	begun := time.Now()
 	m := &Making{}
 	defer func() { m.Took = max(time.Since(begun), 0) }()
-	if !a.Queue.Usable() { // before anything is read or numbered
-		return m, fmt.Errorf("%w: %s", signer.ErrAway, a.Queue.Stats().Away)
-	}
 	now := r.clock().UTC().Truncate(time.Second)
 	unsigned, number, err := r.build(ctx, a, l, now)
 	if err != nil {

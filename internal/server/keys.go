@@ -28,7 +28,7 @@ const (
 	reportEvery = 2 * time.Second
 	// reportsSince is how old a report may be to be read at all;
 	// signer.Remote has its own idea of how long one counts.
-	reportsSince = 30 * time.Second
+	reportsSince = 10 * time.Second
 )
 
 // keyring holds the keys of a process: each has one queue, however often the
@@ -114,17 +114,7 @@ func (k *keyring) open(ctx context.Context, w where) (*signer.Queue, error) {
 	if r := k.has(name, w.certificate); r != nil {
 		return r.queue, nil
 	}
-	var tokens []*signer.Signer
-	for _, uri := range w.uris {
-		s, err := k.token(ctx, w, uri)
-		if err != nil {
-			return nil, w.position(w.path, err)
-		}
-		tokens = append(tokens, s)
-	}
-	queue, err := signer.NewQueue(signer.QueueOptions{
-		Depth: w.signing.MaxWaiting, Shares: w.signing.Shares(), Logger: k.log, Stuck: time.Duration(w.signing.Stuck),
-	}, tokens...)
+	queue, err := k.queue(ctx, w)
 	if err != nil {
 		return nil, w.position(w.path, err)
 	}
@@ -132,6 +122,37 @@ func (k *keyring) open(ctx context.Context, w where) (*signer.Queue, error) {
 	defer k.mu.Unlock()
 	k.next[name] = &ring{queue: queue, keyID: keyID(w.certificate), uris: w.uris}
 	return queue, nil
+}
+
+// queue opens the tokens of a key and makes its queue.
+func (k *keyring) queue(ctx context.Context, w where) (queue *signer.Queue, err error) {
+	var tokens []*signer.Signer
+	defer func() {
+		if err != nil {
+			for _, s := range tokens {
+				k.release(s)
+			}
+		}
+	}()
+	for _, uri := range w.uris {
+		s, err := k.token(ctx, w, uri)
+		if err != nil {
+			return nil, err
+		}
+		tokens = append(tokens, s)
+	}
+	return signer.NewQueue(signer.QueueOptions{
+		Depth: w.signing.MaxWaiting, Shares: w.signing.Shares(), Logger: k.log, Stuck: time.Duration(w.signing.Stuck),
+	}, tokens...)
+}
+
+// release closes a token that came into no queue.
+func (k *keyring) release(s *signer.Signer) {
+	if key, ok := s.Signer.(signer.Key); ok {
+		if err := key.Close(); err != nil {
+			k.log.Warn("closing a signing token", "key", s.URI, "error", err)
+		}
+	}
 }
 
 // has returns the key that is open by that name already, unless the file or
@@ -187,6 +208,7 @@ func (k *keyring) token(ctx context.Context, w where, uri string) (*signer.Signe
 			return nil, err
 		}
 		if !sameKey(s.Public(), w.certificate.PublicKey) {
+			k.release(s)
 			return nil, fmt.Errorf("%s has another key than the one in CA certificate %q", uri, w.certificate.Subject)
 		}
 		return s, nil
@@ -352,16 +374,31 @@ func (k *keyring) exchange(ctx context.Context, db *store.DB, authority *ca.Auth
 	if err != nil {
 		return err
 	}
-	slices.SortFunc(states, func(a, b store.KeyState) int { return a.At.Compare(b.At) }) // the newest counts
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for _, state := range states {
-		var s signer.State
-		if remote := k.remotes[state.KeyID]; remote != nil && json.Unmarshal([]byte(state.State), &s) == nil {
+	for keyID, s := range best(states) {
+		if remote := k.remotes[keyID]; remote != nil {
 			remote.Report(s)
 		}
 	}
 	return nil
+}
+
+// best is what counts of each key where several replicas hold it: the newest
+// word of one that has it at hand, else the newest.
+func best(states []store.KeyState) map[string]signer.State {
+	found := map[string]signer.State{}
+	for _, state := range states {
+		var s signer.State
+		if json.Unmarshal([]byte(state.State), &s) != nil {
+			continue
+		}
+		old, ok := found[state.KeyID]
+		if here, there := s.Away == "", old.Away == ""; !ok || here && !there || here == there && s.At.After(old.At) {
+			found[state.KeyID] = s
+		}
+	}
+	return found
 }
 
 // close lets go of all keys, of a keyring that was never watched.

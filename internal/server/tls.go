@@ -77,6 +77,9 @@ func (o *ownCertificate) refresh(ctx context.Context, c *config.Config) error {
 	if err != nil {
 		return err
 	}
+	// Not for ever: a try of its own may find another key.
+	ctx, cancel := context.WithTimeout(ctx, renewRetry)
+	defer cancel()
 	chain, err := o.authority.IssueOwn(ctx, profile, names, key.Public())
 	if err != nil {
 		return fmt.Errorf("the server's own certificate: %w", err)
