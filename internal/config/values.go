@@ -121,7 +121,7 @@ func (s *Share) UnmarshalText(text []byte) error {
 		return fmt.Errorf("%q is not a share; write it as in \"35%%\"", text)
 	}
 	if percent < 0.1 || percent >= 100 {
-		return fmt.Errorf("%q is not between 0.1%% and 99%%; leave it out for the default", text)
+		return fmt.Errorf("%q is not between 0.1%% and less than 100%%; leave it out for the default", text)
 	}
 	*s = Share(percent / 100)
 	return nil

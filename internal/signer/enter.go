@@ -49,7 +49,7 @@ func (q *Queue) enter(ctx context.Context, r *Request) (slot, error) {
 	w.turn.Value = w
 	q.line.Push(&w.turn)
 	q.waiting++
-	if r.Reservation != nil {
+	if r.Reservation != nil && r.Reservation.at == holder(q) {
 		r.Reservation.waiter = w
 	}
 	q.mu.Unlock()
@@ -85,12 +85,11 @@ func (q *Queue) await(ctx context.Context, w *waiter) (slot, error) {
 		return w.slot, w.err
 	case <-ctx.Done():
 	}
+	var n news
 	q.mu.Lock()
-	defer q.mu.Unlock()
 	switch i := slices.Index(q.again, w); {
 	case w.done && w.err == nil: // both at once: pass the slot on
-		w.slot.token.free(w.slot)
-		q.dispatch(time.Now())
+		n = q.free(w.slot, time.Now())
 	case w.done:
 	case i >= 0:
 		q.again = slices.Delete(q.again, i, i+1)
@@ -99,6 +98,8 @@ func (q *Queue) await(ctx context.Context, w *waiter) (slot, error) {
 		q.line.Remove(&w.turn)
 		q.waiting--
 	}
+	q.mu.Unlock()
+	q.tell(n)
 	return slot{}, ctx.Err()
 }
 

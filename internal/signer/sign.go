@@ -105,6 +105,19 @@ func (q *Queue) leave(s slot, c schedule.Class, err error, now time.Time) news {
 	if err != nil && t.key != nil && t.gone == nil {
 		t.gone = err
 	}
+	if n := q.free(s, now); n.unused != nil {
+		return n
+	}
+	if usable == t.usable() {
+		return news{}
+	}
+	return t.changed(now)
+}
+
+// free gives a slot to the next in turn. Of a token that is gone, the last one
+// lets Watch open it anew, or it is to be closed; q.mu is held.
+func (q *Queue) free(s slot, now time.Time) news {
+	t := s.token
 	t.free(s)
 	if t.gone != nil && t.running() == 0 {
 		if t.closed {
@@ -118,10 +131,7 @@ func (q *Queue) leave(s slot, c schedule.Class, err error, now time.Time) news {
 	if q.waiting > 0 {
 		q.dispatch(now)
 	}
-	if usable == t.usable() {
-		return news{}
-	}
-	return t.changed(now)
+	return news{}
 }
 
 // giveUp takes a token out of turn that doesn't answer; q.mu is held.

@@ -78,8 +78,8 @@ func (q *Queue) idle(ctx context.Context, t *token) {
 	case <-ctx.Done():
 	case <-ask:
 		if q.unused(t) {
-			if ok, err := within(ctx, p.Probe); ok && err != nil {
-				q.missed(t, err)
+			if ok, err := within(ctx, p.Probe); ok {
+				q.probed(t, err)
 			}
 		}
 	}
@@ -92,12 +92,16 @@ func (q *Queue) unused(t *token) bool {
 	return t.usable() && !t.closed && t.running() == 0
 }
 
-// missed notes that an idle token is gone.
-func (q *Queue) missed(t *token, err error) {
+// probed notes whether an idle token is there.
+func (q *Queue) probed(t *token, err error) {
 	now := time.Now()
 	q.mu.Lock()
 	var n news
-	if t.gone == nil { // else a signature was quicker to find out
+	switch {
+	case t.gone != nil: // a signature was quicker to find out
+	case err == nil:
+		t.worked = true // it doesn't fail as soon as it is back
+	default:
 		t.gone = err
 		n = t.changed(now)
 		q.dispatch(now)

@@ -89,13 +89,8 @@ func (k *Key) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byt
 	c := k.card
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	switch {
-	case k.closed.Load():
-		return nil, fmt.Errorf("%s: the key is closed", k.Token())
-	case c.yk == nil:
-		return nil, fmt.Errorf("%s: %w: %v", c, ErrGone, c.away)
-	case c.yk != k.session:
-		return nil, fmt.Errorf("%s: %w: it was away meanwhile; reopen the key", c, ErrGone)
+	if err := k.there(); err != nil {
+		return nil, err
 	}
 	if err := check(k.held.public, digest, opts); err != nil {
 		return nil, fmt.Errorf("%s: %w", k.Token(), err)
@@ -130,10 +125,25 @@ func (k *Key) Probe() error {
 	c := k.card
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if k.closed.Load() || c.alive() && c.yk == k.session {
+	if k.closed.Load() {
 		return nil
 	}
-	return fmt.Errorf("%s: %w: %v", c, ErrGone, c.away)
+	c.alive() // says in c what it finds
+	return k.there()
+}
+
+// there says why the key can't be used, if so; card.mu is held.
+func (k *Key) there() error {
+	c := k.card
+	switch {
+	case k.closed.Load():
+		return fmt.Errorf("%s: the key is closed", k.Token())
+	case c.yk == nil:
+		return fmt.Errorf("%s: %w: %v", c, ErrGone, c.away)
+	case c.yk != k.session:
+		return fmt.Errorf("%s: %w: it was away meanwhile; reopen the key", c, ErrGone)
+	}
+	return nil
 }
 
 // notSatisfied is "security status not satisfied": no PIN, or no touch.

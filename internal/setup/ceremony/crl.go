@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math/big"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -101,7 +102,7 @@ func (l RootCRL) Run(ctx context.Context) (*x509.RevocationList, error) {
 		return nil, err
 	}
 	text := pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der})
-	if previous != nil && l.Previous == l.Out {
+	if previous != nil && filepath.Clean(l.Previous) == filepath.Clean(l.Out) {
 		err = replaceFile(l.Out, text)
 	} else if err = free(l.Out); err == nil {
 		err = WriteNew(l.Out, text, 0o644)

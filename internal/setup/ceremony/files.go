@@ -61,7 +61,7 @@ func readPEM(path, kind string) ([]byte, error) {
 	}
 }
 
-// readCertificate returns the first certificate of a PEM file.
+// ReadCertificate returns the first certificate of a PEM file.
 func ReadCertificate(path string) (*x509.Certificate, error) {
 	der, err := readPEM(path, "CERTIFICATE")
 	if err != nil {
@@ -82,17 +82,23 @@ func sameKey(a, b crypto.PublicKey) bool {
 // replaceFile writes a file under another name first, so that it is there
 // whole or as it was, also after a power cut.
 func replaceFile(path string, data []byte) (err error) {
-	hidden := path + ".new"
-	if err := WriteNew(hidden, data, 0o644); err != nil {
+	// A name of its own: one that a power cut left is in nobody's way.
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
+	if err != nil {
 		return err
 	}
-	if err := os.Rename(hidden, path); err != nil {
-		return errors.Join(err, os.Remove(hidden))
+	_, err = f.Write(data)
+	err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
 	}
 	return SyncFolder(filepath.Dir(path))
 }
 
-// syncFolder sees the names in a folder to the disk.
+// SyncFolder sees the names in a folder to the disk.
 func SyncFolder(path string) error {
 	f, err := os.Open(path)
 	if err != nil {

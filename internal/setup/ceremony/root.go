@@ -201,9 +201,9 @@ func (r RootRotation) advice(below []reissue, skipped []string) string {
 	for _, name := range skipped {
 		p("   issuers.%s has certificates that don't stand directly below the old root: those above them need new ones by the new root.", name)
 	}
-	p("2. chanceryd check %s, then reload the server (SIGHUP).", r.Config.File())
-	p("3. Give %s to everybody who trusts the old root; add it to roots.pem.", r.Out)
-	p("4. Once all have it: chain: %s, and no alternate_chains. The old root ends by itself, or is taken out of the trust stores.", strconv.Quote(named(r.Config, r.Out)))
-	p("Take the new root's key offline.")
+	p("2. Take the new root's key offline.")
+	p("3. chanceryd check %s, then reload the server (SIGHUP).", r.Config.File())
+	p("4. Give %s to everybody who trusts the old root; add it to roots.pem.", r.Out)
+	p("5. Once all have it: chain: %s, and no alternate_chains. The old root ends by itself, or is taken out of the trust stores.", strconv.Quote(named(r.Config, r.Out)))
 	return b.String()
 }

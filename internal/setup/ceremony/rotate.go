@@ -94,7 +94,7 @@ func (r Rotation) present() (*x509.Certificate, error) {
 		if err != nil {
 			return nil, r.Config.At(fmt.Sprintf("issuers.%s.signers[%d].certificate", r.Issuer, i), err)
 		}
-		if newest == nil || !s.Retired && c.NotBefore.After(newest.NotBefore) {
+		if !s.Retired && (newest == nil || c.NotBefore.After(newest.NotBefore)) {
 			newest = c
 		}
 	}
