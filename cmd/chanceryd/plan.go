@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -34,7 +35,7 @@ type planFleet struct {
 	Clients         int           `help:"EAB keys, namespaces or addresses among whom the workloads are; 20 unless given, 0: each is by itself." default:"20" placeholder:"N"`
 	Lifetime        time.Duration `help:"Of a certificate; 24h unless given." placeholder:"TIME"`
 	RenewAt         part          `help:"Part of the lifetime after which it is renewed; two thirds unless given." placeholder:"PART"`
-	Spread          part          `help:"Width of the renewal window, as part of the lifetime; a twelfth unless given, none: all to the second." placeholder:"PART"`
+	Spread          part          `help:"Width of the renewal window, as part of the lifetime; a twelfth unless given (the server widens the span to what its keys can sign), none: all to the second." placeholder:"PART"`
 	Churn           float64       `help:"Workloads replaced per hour, one by one." placeholder:"N"`
 	Precertificates bool          `help:"Each certificate goes to transparency logs first, which takes a second signature."`
 }
@@ -51,7 +52,7 @@ type planRevocation struct {
 	OCSPEvery    time.Duration `name:"ocsp-every" help:"Mean time between two questions about one certificate; 10m unless given." default:"10m" placeholder:"TIME"`
 	OCSPStorm    part          `name:"ocsp-storm" help:"Part of all certificates asked about at once as the drain begins, when no answer is there." placeholder:"PART"`
 	CRLLists     int           `name:"crl-lists" help:"Revocation lists per key: the full one and the shards." placeholder:"N"`
-	CRLEvery     time.Duration `name:"crl-every" help:"Time between two makings of a list; 8h unless given." default:"8h" placeholder:"TIME"`
+	CRLEvery     time.Duration `name:"crl-every" help:"Time between two makings of a list; 8h unless given." placeholder:"TIME"`
 }
 
 type planKeys struct {
@@ -127,19 +128,19 @@ func (p *planCommand) ask(ctx context.Context) (setup.Found, error) {
 func (p *planCommand) input(found setup.Found) (plan.Input, error) {
 	in := plan.Input{
 		Fleet: plan.Fleet{
-			Workloads: p.Workloads, PerWorkload: p.PerWorkload, Clients: p.Clients, Lifetime: first(p.Lifetime, found.Lifetime, 24*time.Hour),
+			Workloads: p.Workloads, PerWorkload: p.PerWorkload, Clients: p.Clients, Lifetime: cmp.Or(p.Lifetime, found.Lifetime, 24*time.Hour),
 			RenewAt: p.RenewAt.value, Spread: p.Spread.orNone(), Churn: p.Churn, Precertificates: p.Precertificates,
 		},
 		Drain: plan.Drain{Workloads: p.Drain, Over: p.DrainOver},
-		OCSP:  plan.OCSP{Validity: first(p.OCSPValidity, found.OCSPValidity), Every: p.OCSPEvery, Storm: p.OCSPStorm.value},
-		CRL:   plan.CRL{Lists: first(p.CRLLists, found.Lists), Every: p.CRLEvery},
+		OCSP:  plan.OCSP{Validity: cmp.Or(p.OCSPValidity, found.OCSPValidity), Every: p.OCSPEvery, Storm: p.OCSPStorm.value},
+		CRL:   plan.CRL{Lists: cmp.Or(p.CRLLists, found.Lists), Every: cmp.Or(p.CRLEvery, found.ListEvery)},
 		Keys:  found.Keys, Shares: found.Shares, Bound: p.Within, Horizon: p.Horizon, Vary: p.Vary.orNone(), Seed: p.Seed,
 	}
 	if p.Certificates != 0 && p.Workloads != 0 {
 		return in, errors.New("--certificates and --workloads say the same thing: give one of them")
 	}
 	if in.Fleet.Workloads == 0 {
-		in.Fleet.Workloads = in.Fleet.WorkloadsOf(first(p.Certificates, found.Alive))
+		in.Fleet.Workloads = in.Fleet.WorkloadsOf(cmp.Or(p.Certificates, found.Alive))
 	}
 	if in.OCSP.Validity > 0 {
 		in.OCSP.Asked = 1
@@ -161,17 +162,6 @@ func (p *planCommand) input(found setup.Found) (plan.Input, error) {
 		err = errors.Join(err, serr)
 	}
 	return in, err
-}
-
-// first is the first value that isn't zero.
-func first[T comparable](values ...T) T {
-	var none T
-	for _, v := range values {
-		if v != none {
-			return v
-		}
-	}
-	return none
 }
 
 // writePicture replaces the file as a whole, so that who looks at it sees no

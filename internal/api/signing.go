@@ -16,6 +16,8 @@ type SigningIssuer struct {
 	Keys         []SigningKey     `json:"keys"`
 	Profiles     []SigningProfile `json:"profiles"`
 	OCSPValidity float64          `json:"ocsp_validity,omitzero"` // 0: no OCSP
+	CRLs         int              `json:"crls,omitzero"`          // lists of each key: the whole one and the parts; 0: none
+	CRLValidity  float64          `json:"crl_validity,omitzero"`
 }
 
 // SigningKey is one issuing certificate and its key.

@@ -331,6 +331,29 @@ func TestKeyAway(t *testing.T) {
 	})
 }
 
+// A card that was away for a moment: what was claimed for it then is signed
+// when it is back, not when the claim has ended.
+func TestKeyAwayForAMoment(t *testing.T) {
+	inBubble(t, func(t *testing.T, db *store.DB) {
+		a := newIssuing(t, "servers")
+		authority := a.full()
+		authority.CRL = nil
+		r := startAt(t, db, authority)
+		l := a.issue(t, db)
+		a.set(func(c *card) { c.away = errors.New("pulled out") })
+		l.refusal(t, r, ErrTryLater)
+		a.set(func(c *card) { c.away = nil })
+		ctx, cancel := signal(t)
+		defer cancel()
+		go a.queue.Watch(ctx)
+		time.Sleep(5 * time.Second)
+		if n := a.signatures(); n != 1 {
+			t.Fatalf("%d signatures after 5 s; want the one", n)
+		}
+		l.ask(t, r)
+	})
+}
+
 // A replica without the key answers, by the one that holds it, within the
 // request while that is idle.
 func TestKeyOnAnotherReplica(t *testing.T) {

@@ -145,15 +145,32 @@ func (r *Responder) wanted(ctx context.Context, a *authority) (wanted bool) {
 func (r *Responder) serve(ctx context.Context, a *authority, o store.OCSPResponse, until time.Time) {
 	s := subject{o.Serial, o.Hash}
 	// Nobody but us signs while the claim lasts, and we not after it.
-	ctx, cancel := context.WithTimeout(ctx, until.Sub(r.clock()))
+	signing, cancel := context.WithTimeout(ctx, until.Sub(r.clock()))
 	defer cancel()
-	err := r.signWanted(ctx, a, s)
+	err := r.signWanted(signing, a, s)
+	if errors.Is(err, signer.ErrAway) || err != nil && ctx.Err() != nil {
+		// Nobody needs to wait for the claim's end. After other errors it
+		// keeps us from trying the same thing again and again.
+		r.giveBack(ctx, o, until)
+	}
 	if errors.Is(err, signer.ErrAway) {
 		r.log.Info("OCSP answer not signed: the key is away; it will be tried again", "key_id", a.keyID, "serial", s.serial, "error", err)
-	} else if err != nil && ctx.Err() == nil {
+	} else if err != nil && signing.Err() == nil {
 		r.log.Warn("OCSP answer not signed; it will be tried again", "key_id", a.keyID, "serial", s.serial, "error", err)
 	}
 	r.requests.done(s) // whoever waits looks, whether it is there or not
+}
+
+// giveBack ends a claim, also when we stop.
+func (r *Responder) giveBack(ctx context.Context, o store.OCSPResponse, until time.Time) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTime)
+	defer cancel()
+	r.attempt(ctx, "give the claim of an OCSP answer back", func(ctx context.Context) error {
+		return r.db.Update(ctx, func(tx *store.Tx) error {
+			_, err := tx.ReturnOCSP(o, until)
+			return err
+		})
+	})
 }
 
 // signWanted signs until the store takes the answer: one that was signed while

@@ -33,6 +33,9 @@ func (s *Server) signing() api.Signing {
 		if ic.OCSPURL != "" {
 			is.OCSPValidity = time.Duration(ic.OCSP.Validity).Seconds()
 		}
+		if ic.CRLURL != "" {
+			is.CRLs, is.CRLValidity = 1+ic.CRL.Shards, time.Duration(ic.CRL.Validity).Seconds()
+		}
 		for _, sc := range ic.Signers {
 			if certificates, err := readCertificates(c.Path(sc.Certificate)); err == nil && len(certificates) > 0 {
 				is.Keys = append(is.Keys, s.signingKey(certificates[0], sc))

@@ -13,14 +13,15 @@ import (
 )
 
 // Found is what a running server says of one of its issuers, for the plan of
-// its signing budget. What it doesn't
-// know is zero; Notes say what was read and what was taken for granted.
+// its signing budget. What it doesn't know is zero; Notes say what was read and
+// what was taken for granted.
 type Found struct {
 	Alive        int // unexpired certificates
 	Keys         []plan.Key
 	Lifetime     time.Duration
 	OCSPValidity time.Duration // 0: none of its certificates has OCSP
 	Lists        int           // revocation lists per key
+	ListEvery    time.Duration // between two makings of one
 	Shares       schedule.Shares
 	Notes        []string
 }
@@ -112,7 +113,7 @@ func (f *Found) profiles(i api.SigningIssuer, note func(string, ...any)) {
 			plain++
 		}
 		if strings.Contains(p.Revocation, "crl") {
-			f.Lists = 1
+			f.Lists, f.ListEvery = i.CRLs, inSeconds(i.CRLValidity)/3 // when each is made anew
 		}
 	}
 	f.Lifetime = shortest

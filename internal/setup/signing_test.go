@@ -96,7 +96,7 @@ func TestPlanFrom(t *testing.T) {
 	s := api.Signing{
 		Shares: map[string]float64{"issuance": .5, "renewal": .4, "ocsp": .09, "crl": .01},
 		Issuers: []api.SigningIssuer{{
-			Name: "workloads", OCSPValidity: 8 * 3600,
+			Name: "workloads", OCSPValidity: 8 * 3600, CRLs: 17, CRLValidity: 12 * 3600,
 			Keys: []api.SigningKey{
 				{Subject: "A", State: "ready", Signature: .2, Parallel: 1, Live: 30_000},
 				{Subject: "B", State: "remote", Parallel: 2, Live: 9000},
@@ -113,7 +113,7 @@ func TestPlanFrom(t *testing.T) {
 	}
 	if f.Alive != 40_000 || len(f.Keys) != 3 || f.Keys[0].Signature != 200*time.Millisecond || f.Keys[1].Signature != assumedSignature ||
 		f.Keys[1].Parallel != 2 || f.Keys[2].Signature != assumedInMemory || f.Lifetime != time.Hour ||
-		f.OCSPValidity != 8*time.Hour || f.Lists != 1 || f.Shares[0] != .5 {
+		f.OCSPValidity != 8*time.Hour || f.Lists != 17 || f.ListEvery != 4*time.Hour || f.Shares[0] != .5 {
 		t.Errorf("%+v", f)
 	}
 	for _, want := range []string{"C is away", "pulled out", "B has signed nothing", "1h0m0s to 24h0m0s", "some profiles have no OCSP", "40000"} {

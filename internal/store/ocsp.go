@@ -130,6 +130,13 @@ func (tx *Tx) ClaimOCSP(keyIDs []string, now time.Time, lease time.Duration, lim
 	return list, nil
 }
 
+// ReturnOCSP gives back a claim that ends then: the answer may be claimed at
+// once. False: it is no longer wanted, or claimed anew.
+func (tx *Tx) ReturnOCSP(r OCSPResponse, until time.Time) (bool, error) {
+	return tx.changed("UPDATE ocsp_responses SET claimed_until = 0 WHERE serial = $1 AND hash = $2 AND wanted_at > 0 AND claimed_until = $3",
+		hexed(r.Serial), r.Hash, micros(until))
+}
+
 // PutOCSP stores an answer and ends the want. False, and nothing is stored:
 // the certificate's revocation isn't what the answer says, or there is a newer
 // answer.

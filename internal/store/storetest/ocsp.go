@@ -143,12 +143,14 @@ func testClaimOCSP(t *testing.T, f *fixture) {
 		f.changed(true, want(all[n], "sha1", start.Add(time.Duration(at)*time.Second)))
 	}
 	f.changed(true, revoke(all[4], start)) // wanted before, said good or nothing yet
+	var until time.Time                    // of the last claims
 	claim := func(limit int, keys []string, want string) {
 		t.Helper()
 		var got strings.Builder
 		equal(t, must(f.db.OCSPWanted(t.Context(), keys, f.Now())).or(t), want != "")
 		f.update(func(tx *store.Tx) error {
 			got.Reset()
+			until = tx.Now().Add(time.Minute)
 			list, err := tx.ClaimOCSP(keys, tx.Now(), time.Minute, limit)
 			for _, r := range list {
 				got.WriteString(names[r.Serial])
@@ -173,6 +175,16 @@ func testClaimOCSP(t *testing.T, f *fixture) {
 	f.changed(true, put(f.response(all[1], "sha1", false)))
 	f.Add(time.Minute) // whoever claimed the others didn't make it
 	claim(10, []string{otherKey, issuerKey}, "5203")
+	back := func(r store.OCSPResponse, until time.Time) func(*store.Tx) (bool, error) {
+		return func(tx *store.Tx) (bool, error) { return tx.ReturnOCSP(r, until) }
+	}
+	two := f.response(all[2], "sha1", false)
+	f.changed(false, back(two, until.Add(time.Second))) // another's claim
+	f.changed(false, back(f.response(all[2], "sha256", false), until))
+	f.changed(false, back(f.response(all[1], "sha1", false), until)) // no longer wanted
+	f.changed(true, back(two, until))
+	f.changed(false, back(two, until))
+	claim(10, []string{otherKey, issuerKey}, "2")
 	f.Add(48 * time.Hour) // the certificates have ended
 	claim(10, []string{otherKey, issuerKey}, "")
 }
