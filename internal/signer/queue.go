@@ -126,8 +126,8 @@ func (q *Queue) Public() crypto.PublicKey { return q.public }
 //
 // ErrFull when too many of the class wait. A token's error takes it out of turn
 // and the signature is made by another that holds the key; ErrAway, with the
-// reason, when there is none (any more). The error of a key in memory is
-// returned as it is.
+// reason, when there is none (any more). The error of a key in memory, and one
+// that blames digest or opts, is returned as it is.
 func (q *Queue) Sign(ctx context.Context, r Request, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 	if err := check(ctx, r.Class, digest, opts); err != nil {
 		r.Reservation.Cancel()
@@ -142,6 +142,8 @@ func (q *Queue) Sign(ctx context.Context, r Request, digest []byte, opts crypto.
 		switch {
 		case failure == nil:
 			return sig, nil
+		case blamesInput(failure):
+			return nil, failure
 		case tries == len(q.tokens): // others failed too, or this one again
 			return nil, fmt.Errorf("%w: %w", ErrAway, failure)
 		}

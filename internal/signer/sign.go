@@ -102,7 +102,7 @@ func (q *Queue) leave(s slot, c schedule.Class, err error, now time.Time) news {
 		q.counted.failed++
 		q.counted.busy += took
 	}
-	if err != nil && t.key != nil && t.gone == nil {
+	if err != nil && t.key != nil && t.gone == nil && !blamesInput(err) {
 		t.gone = err
 	}
 	if n := q.free(s, now); n.unused != nil {

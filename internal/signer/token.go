@@ -5,18 +5,22 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"time"
 
+	"github.com/chancery-pki/chancery/internal/signer/pkcs11"
 	"github.com/chancery-pki/chancery/internal/signer/schedule"
+	"github.com/chancery-pki/chancery/internal/yubikey"
 )
 
 // Key is a private key on a token that may go away and come back: pulled out,
 // locked, restarted.
 type Key interface {
 	// Sign returns an error when the token can't sign. The queue then takes
-	// the token out of turn, whatever the error.
+	// the token out of turn, unless the error wraps the ErrInput of the
+	// driver's package: what couldn't be signed here can't be elsewhere.
 	crypto.Signer
 	// Reopen looks for the token again and logs in, as far as that can't
 	// lock the PIN. No Sign runs meanwhile. It returns nil if Sign should
@@ -29,6 +33,11 @@ type Key interface {
 // so that one pulled out while nobody signs is noticed. An error means that it
 // is gone.
 type prober interface{ Probe() error }
+
+// blamesInput reports whether a driver's error says nothing against its token.
+func blamesInput(err error) bool {
+	return errors.Is(err, pkcs11.ErrInput) || errors.Is(err, yubikey.ErrInput)
+}
 
 // What stands for the time of one signature until one was measured: next to
 // nothing while the token is idle, so that it is tried, and a card's usual time

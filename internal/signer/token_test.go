@@ -19,7 +19,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/chancery-pki/chancery/internal/signer/pkcs11"
 	"github.com/chancery-pki/chancery/internal/signer/schedule"
+	"github.com/chancery-pki/chancery/internal/yubikey"
 )
 
 var errPulled = errors.New("the card was pulled out")
@@ -32,6 +34,7 @@ type pluggable struct {
 
 	mu         sync.Mutex
 	gone       error         // what Sign and Reopen answer
+	refuses    error         // what Sign answers though all is well
 	hang       chan struct{} // until it is closed no signature ends
 	flaps      bool          // Reopen works, and then Sign doesn't
 	open       bool          // logged in
@@ -68,6 +71,8 @@ func (k *pluggable) Sign(_ io.Reader, digest []byte, _ crypto.SignerOpts) ([]byt
 	defer k.mu.Unlock()
 	k.signing--
 	switch {
+	case k.refuses != nil:
+		return nil, k.refuses
 	case k.gone != nil:
 		k.open = false
 		return nil, k.gone
@@ -129,6 +134,29 @@ func ask(q *Queue, c schedule.Class) chan error {
 		close(answer) // who looks again sees no error
 	}()
 	return answer
+}
+
+// What a token can't sign, like a long list with Ed25519 in a card, takes no
+// token out of turn and is tried on no other.
+func TestBlamesInput(t *testing.T) {
+	for _, why := range []error{pkcs11.ErrInput, yubikey.ErrInput} {
+		q, k := tokens(t, QueueOptions{}, 2, 1, 0)
+		for _, k := range k {
+			k.refuses = fmt.Errorf("some token: %w: too long", why)
+		}
+		if err := sign(q, schedule.CRL); !errors.Is(err, why) || errors.Is(err, ErrAway) {
+			t.Errorf("err = %v", err)
+		}
+		if s := q.Stats(); s.Failed != 1 || s.Parallel != 2 || s.Running != 0 || k[0].signs+k[1].signs != 1 {
+			t.Errorf("%+v", s)
+		}
+		for _, k := range k {
+			k.refuses = nil
+		}
+		if err := sign(q, schedule.Issuance); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // TestPulled: when the only token goes, everybody who waits is told at once,

@@ -84,7 +84,8 @@ func (k *Key) Token() string { return fmt.Sprintf("%s slot %s", k.card, k.slot) 
 // 50 ms to some seconds, and 15 more where the touch policy wants a finger.
 //
 // An error that wraps ErrGone means that the card is gone, and until Reopen
-// succeeds all further calls fail at once.
+// succeeds all further calls fail at once; one that wraps ErrInput blames digest
+// or opts.
 func (k *Key) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 	c := k.card
 	c.mu.Lock()
@@ -93,7 +94,7 @@ func (k *Key) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byt
 		return nil, err
 	}
 	if err := check(k.held.public, digest, opts); err != nil {
-		return nil, fmt.Errorf("%s: %w", k.Token(), err)
+		return nil, fmt.Errorf("%s slot %s: %w: %w", c, k.slot, ErrInput, err)
 	}
 	if k.held.pin == PINAlways {
 		if err := c.verify(c.pin); err != nil {

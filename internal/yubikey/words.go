@@ -17,6 +17,9 @@ var (
 	// ErrGone is a card that was pulled or stopped answering: Reopen brings
 	// the key back.
 	ErrGone = errors.New("YubiKey gone")
+	// ErrInput blames what was to be signed, which this kind of token can't:
+	// the token is as good as before.
+	ErrInput = errors.New("can't be signed")
 	// ErrAmbiguous is a URI without serial where several cards are.
 	ErrAmbiguous = errors.New("several YubiKeys")
 	// ErrNotFound is a card that isn't there, or a slot without a key.

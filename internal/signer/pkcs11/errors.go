@@ -15,6 +15,9 @@ var (
 	// ErrGone is wrapped when the token doesn't answer any more, or forgot
 	// this process: pulled out, restarted, logged out. Reopen may help.
 	ErrGone = errors.New("token is gone")
+	// ErrInput blames what was to be signed, which this kind of token can't:
+	// the token is as good as before.
+	ErrInput = errors.New("can't be signed")
 	// ErrAmbiguous is wrapped when several tokens or keys match one URI.
 	ErrAmbiguous = errors.New("more than one match")
 	// ErrNotFound is wrapped when no token or key matches the URI.

@@ -103,11 +103,12 @@ func (k *Key) Token() string {
 // randomness. It blocks until the token is done, however long that takes.
 //
 // ErrGone is wrapped when the token failed, now or earlier: every further call
-// fails at once until Reopen succeeds. Other errors blame the arguments.
+// fails at once until Reopen succeeds. ErrInput is wrapped where the arguments
+// are surely to blame; other errors say nothing sure, and Reopen tries the key.
 func (k *Key) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 	msg, err := message(k.public, digest, opts)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", k.Token(), err)
+		return nil, fmt.Errorf("%s: %w: %w", k.Token(), ErrInput, err)
 	}
 	l, err := k.current()
 	if err != nil {
@@ -123,6 +124,9 @@ func (k *Key) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, 
 	if err != nil && !inputFault(err) {
 		err = k.lose(l, err)
 	} else if err != nil {
+		if errors.Is(err, pkcs11.Error(pkcs11.CKR_DATA_LEN_RANGE)) {
+			err = fmt.Errorf("%w: %w", ErrInput, err)
+		}
 		err = fmt.Errorf("%s: sign: %w", l.token.name(), err)
 	}
 	l.put(s)
