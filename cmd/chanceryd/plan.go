@@ -7,14 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/chancery-pki/chancery/internal/plan"
 	"github.com/chancery-pki/chancery/internal/setup"
+	"github.com/chancery-pki/chancery/internal/setup/ceremony"
 	"github.com/chancery-pki/chancery/internal/signer/schedule"
 )
 
@@ -90,7 +89,7 @@ func (p *planCommand) Run(ctx context.Context, c console) error {
 		return errors.New(strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
 	if p.SVG != "" {
-		if err := writePicture(p.SVG, result.SVG()); err != nil {
+		if err := ceremony.ReplaceFile(p.SVG, result.SVG()); err != nil {
 			return err
 		}
 	}
@@ -162,24 +161,6 @@ func (p *planCommand) input(found setup.Found) (plan.Input, error) {
 		err = errors.Join(err, serr)
 	}
 	return in, err
-}
-
-// writePicture replaces the file as a whole, so that who looks at it sees no
-// half of one.
-func writePicture(path string, svg []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".plan-*.svg")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(svg)
-	err = errors.Join(err, f.Chmod(0o644), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		os.Remove(f.Name())
-	}
-	return err
 }
 
 // part is a part of a whole on the command line: 10%, 0.1, or none.

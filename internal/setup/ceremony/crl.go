@@ -103,7 +103,7 @@ func (l RootCRL) Run(ctx context.Context) (*x509.RevocationList, error) {
 	}
 	text := pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der})
 	if previous != nil && filepath.Clean(l.Previous) == filepath.Clean(l.Out) {
-		err = replaceFile(l.Out, text)
+		err = ReplaceFile(l.Out, text)
 	} else if err = free(l.Out); err == nil {
 		err = WriteNew(l.Out, text, 0o644)
 	}

@@ -79,9 +79,9 @@ func sameKey(a, b crypto.PublicKey) bool {
 	return ok && key.Equal(b)
 }
 
-// replaceFile writes a file under another name first, so that it is there
+// ReplaceFile writes a file under another name first, so that it is there
 // whole or as it was, also after a power cut.
-func replaceFile(path string, data []byte) (err error) {
+func ReplaceFile(path string, data []byte) (err error) {
 	// A name of its own: one that a power cut left is in nobody's way.
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
 	if err != nil {
