@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -35,21 +34,7 @@ import (
 var postgres *storetest.Postgres
 
 func TestMain(m *testing.M) {
-	if !storetest.WantPostgres() {
-		os.Exit(m.Run())
-	}
-	p, err := storetest.StartPostgres("fsync=off", "full_page_writes=off")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	postgres = p
-	code := m.Run()
-	if err := p.Stop(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
+	storetest.Main(m, func(p *storetest.Postgres) { postgres = p })
 }
 
 // each runs a test in a world of its own on each engine.

@@ -13,11 +13,9 @@ import (
 	"encoding/asn1"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"math/big"
-	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -38,21 +36,7 @@ import (
 var postgres *storetest.Postgres
 
 func TestMain(m *testing.M) {
-	if !storetest.WantPostgres() {
-		os.Exit(m.Run())
-	}
-	p, err := storetest.StartPostgres("fsync=off", "full_page_writes=off")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	postgres = p
-	code := m.Run()
-	if err := p.Stop(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
+	storetest.Main(m, func(p *storetest.Postgres) { postgres = p })
 }
 
 // inBubble runs a test with SQLite and a clock that jumps.

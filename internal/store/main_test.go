@@ -1,8 +1,6 @@
 package store_test
 
 import (
-	"fmt"
-	"os"
 	"path/filepath"
 	"testing"
 
@@ -14,23 +12,8 @@ import (
 var postgres *storetest.Postgres
 
 func TestMain(m *testing.M) {
-	if !storetest.WantPostgres() {
-		os.Exit(m.Run())
-	}
-	// Nothing here ends the machine, so that the disk needn't be waited for;
-	// and an unsafe server is what one test wants.
-	p, err := storetest.StartPostgres("fsync=off", "full_page_writes=off")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	postgres = p
-	code := m.Run()
-	if err := p.Stop(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
+	// An unsafe server is what one test wants.
+	storetest.Main(m, func(p *storetest.Postgres) { postgres = p })
 }
 
 // engines are the databases that the tests run on.

@@ -58,6 +58,27 @@ func StartPostgres(settings ...string) (*Postgres, error) {
 	return p, nil
 }
 
+// Main is a package's TestMain: it starts PostgreSQL if the tests are to use
+// it, hands it to use, runs them, and ends it. Nothing there ends the machine,
+// so that the disk isn't waited for. It exits the process.
+func Main(m *testing.M, use func(*Postgres)) {
+	if !WantPostgres() {
+		os.Exit(m.Run())
+	}
+	p, err := StartPostgres("fsync=off", "full_page_writes=off")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	use(p)
+	code := m.Run()
+	if err := p.Stop(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
 // asPostgres makes a command run as the user postgres when we are root.
 func asPostgres(c *exec.Cmd) error {
 	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGQUIT}
