@@ -56,6 +56,7 @@ func (a *Authority) CreateEABKey(ctx context.Context, who Operator, k protocol.E
 	k.ID, k.CreatedAt, k.Accounts, k.RevokedAt = protocol.NewID[protocol.EABKeyID](now), now, 0, time.Time{}
 	k.MACKey = make([]byte, 32) // RFC 7518 section 3.2: as long as the hash
 	rand.Read(k.MACKey)         // never fails (crypto/rand)
+	k.MACKey[0] &= 0x7f         // no '-' first in base64url: certbot takes it for a flag; 255 bits are left
 	err := a.operate(ctx, who, "eab.create", string(k.ID), func(tx *store.Tx, e *audit.Entry) error {
 		d, err := a.directory(k.Directory)
 		switch {

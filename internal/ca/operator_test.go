@@ -3,6 +3,7 @@ package ca
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"strings"
 	"testing"
@@ -199,3 +200,16 @@ func TestBackupAndAudit(t *testing.T) {
 type fails struct{ err error }
 
 func (f fails) Write([]byte) (int, error) { return 0, f.err }
+
+// An EAB key's text is a flag's value with certbot, which takes one that begins
+// with "-" for another flag.
+func TestEABKeyIsNoFlag(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		for range 300 { // one in 64 would, so that all don't by chance once in a hundred
+			k, err := w.CreateEABKey(t.Context(), administrator, protocol.EABKey{Directory: "main"})
+			if err != nil || len(k.MACKey) != 32 || base64.RawURLEncoding.EncodeToString(k.MACKey)[0] == '-' {
+				t.Fatalf("%d bytes, %v", len(k.MACKey), err)
+			}
+		}
+	})
+}
