@@ -31,8 +31,9 @@ const (
 // What `chanceryd plan` says of a drain, fed from the running server, is what
 // the same server then does, to within a tenth: p50, p99 and the worst wait,
 // and the time until the last is done. What the server tells the clients while
-// they wait (Retry-After) is about as true: to within a half, since they are
-// told while all others are still asking, which slows the key down a little.
+// they wait (Retry-After) is about as true: at most double and at least half,
+// since they are told while all others are still asking, which takes the processor
+// from the key and makes it look slower than it is afterwards.
 func TestPlan(t *testing.T) {
 	harness.Alone(t, 2*time.Minute, func(w *harness.World) {
 		w.Ours("it has no slow keys")
@@ -61,7 +62,7 @@ func TestPlan(t *testing.T) {
 			if math.Abs(c.planned/was-1) > .1 {
 				w.Errorf("%s: %.2f s planned, %.2f s measured", c.what, c.planned, was)
 			}
-			if math.Abs(said/was-1) > .5 {
+			if said > 2*was || said < was/2 {
 				w.Errorf("%s: clients were told %.2f s, it was %.2f s", c.what, said, was)
 			}
 		}
