@@ -452,8 +452,8 @@ func TestRefusesToStart(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	chmod("ca/clients.key", 0o640)
-	refused("a key that the group can read", "chmod 0600", run, check)
+	chmod("ca/clients.key", 0o644)
+	refused("a key that others can read", "chmod 0600", run, check)
 	chmod("ca/clients.key", 0o600)
 
 	// The root's key, left beside the configuration.

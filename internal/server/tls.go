@@ -19,6 +19,7 @@ import (
 	"github.com/chancery-pki/chancery/internal/config"
 	"github.com/chancery-pki/chancery/internal/protocol"
 	"github.com/chancery-pki/chancery/internal/signer"
+	"github.com/chancery-pki/chancery/internal/signer/secret"
 )
 
 // ownCertificate is the HTTPS certificate of the server itself: issued by
@@ -102,23 +103,15 @@ func ownName(name string) (protocol.Identifier, error) {
 // readPair reads the certificate that the configuration names.
 func readPair(c *config.Config) (*tls.Certificate, error) {
 	key := c.Path(c.TLS.Key)
-	if err := refuseOpenFile(key); err != nil {
+	info, err := os.Stat(key)
+	if err == nil {
+		err = secret.Check(key, info)
+	}
+	if err != nil {
 		return nil, err
 	}
 	pair, err := tls.LoadX509KeyPair(c.Path(c.TLS.Certificate), key)
 	return &pair, err
-}
-
-// refuseOpenFile refuses a private key that others can read.
-func refuseOpenFile(path string) error {
-	info, err := os.Stat(path)
-	if err != nil {
-		return err
-	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return fmt.Errorf("%s is a private key that others can read (mode %04o): chmod 0600 %s", path, mode, path)
-	}
-	return nil
 }
 
 // renewAt is when the certificate should be replaced.

@@ -221,10 +221,11 @@ func (c *Cluster) until(p *process, what string, ok func(context.Context) error)
 func (c *Cluster) untilSays(p *process, text string) {
 	c.t.Helper()
 	c.until(p, "it says "+text, func(context.Context) error {
-		if !strings.Contains(p.tail(), text) {
-			return errors.New("it doesn't")
+		said, err := os.ReadFile(p.log)
+		if err == nil && !strings.Contains(string(said), text) {
+			err = errors.New("it doesn't")
 		}
-		return nil
+		return err
 	})
 }
 

@@ -1,5 +1,6 @@
 // Package secret reads small files that hold secrets: keys, passwords, PINs.
-// Only their owner may be able to read them.
+// Only their owner may be able to read them; root's may be lent to one group
+// (0640, 0440), as Kubernetes and systemd do it.
 //
 // It imports the standard library only.
 package secret
@@ -9,14 +10,30 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"syscall"
 )
 
-// ErrPermissions is wrapped when group or others may read a secret file.
+// ErrPermissions is wrapped when others may read a secret file.
 var ErrPermissions = errors.New("readable by others than its owner")
 
-// Read reads a regular file of at most so many bytes that only its owner may
-// read. Its errors name the file and what to do.
+// Check refuses a file that others than its owner may read or write. One that
+// belongs to root may be read by its group: who made it so is the machine's
+// administrator. Its errors name the file and what to do.
+func Check(path string, info os.FileInfo) error {
+	mode, lent := info.Mode().Perm(), fs.FileMode(0)
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok && stat.Uid == 0 {
+		lent = 0o040
+	}
+	if mode&0o077&^lent != 0 {
+		return fmt.Errorf("%s is %w (mode %04o); run: chmod 0600 %s", path, ErrPermissions, mode, path)
+	}
+	return nil
+}
+
+// Read reads a regular file of at most so many bytes that [Check] takes. Its
+// errors name the file and what to do.
 func Read(path string, most int) ([]byte, error) {
 	// The first look keeps a named pipe from blocking us in Open; the one
 	// that counts is Fstat, on what was really opened.
@@ -34,8 +51,8 @@ func Read(path string, most int) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return nil, fmt.Errorf("%s is %w (mode %04o); run: chmod 0600 %s", path, ErrPermissions, mode, path)
+	if err := Check(path, info); err != nil {
+		return nil, err
 	}
 	b, err := io.ReadAll(io.LimitReader(f, int64(most)+1))
 	if err != nil {
