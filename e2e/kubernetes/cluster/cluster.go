@@ -71,12 +71,9 @@ func Start(t testing.TB, o Options) *Cluster {
 	ca := newPKI(t, c.dir)
 	ca.server("server")
 	ca.client("admin", "system:masters")
-	ca.newKey("tokens.key")
+	ca.pair("tokens")
 	c.connect()
-	start(t, c.dir, "etcd", "--data-dir=etcd", "--unsafe-no-fsync", "--log-level=warn",
-		"--listen-client-urls="+c.etcd("clients"), "--advertise-client-urls="+c.etcd("clients"),
-		"--listen-peer-urls="+c.etcd("peers"), "--initial-advertise-peer-urls="+c.etcd("peers"),
-		"--initial-cluster=default="+c.etcd("peers"))
+	c.startEtcd()
 	c.RestartAPIServer()
 	if o.Controllers {
 		c.startControllers()
@@ -103,9 +100,20 @@ func newDir(t testing.TB) string {
 
 func (c *Cluster) path(name string) string { return filepath.Join(c.dir, name) }
 
-// etcd is the URL of one of etcd's sockets: files of the scratch folder, which
-// nobody else can take.
-func (c *Cluster) etcd(name string) string { return "unix://" + c.path(name) }
+// startEtcd starts etcd at a socket, which unlike a port nobody else can take.
+// The API server waits for it.
+func (c *Cluster) startEtcd() {
+	c.t.Helper()
+	// Members of a cluster find each other where they advertise; this one is
+	// alone, and URLs of sockets are not allowed there.
+	const nobody = "http://127.0.0.1:1"
+	start(c.t, c.dir, "etcd", "--data-dir=etcd", "--unsafe-no-fsync", "--log-level=warn",
+		"--listen-client-urls="+c.etcd(), "--advertise-client-urls="+nobody,
+		"--listen-peer-urls=unix://"+c.path("peers"), "--initial-advertise-peer-urls="+nobody, "--initial-cluster=default="+nobody)
+}
+
+// etcd is where the API server finds etcd.
+func (c *Cluster) etcd() string { return "unix://" + c.path("etcd.sock") }
 
 // connect makes the clients.
 func (c *Cluster) connect() {
@@ -171,13 +179,13 @@ func (c *Cluster) ThawAPIServer() {
 // with what it knew, and returns when it is ready.
 func (c *Cluster) RestartAPIServer() {
 	c.t.Helper()
-	c.apiServer = start(c.t, c.dir, "kube-apiserver", "--etcd-servers="+c.etcd("clients"),
+	c.apiServer = start(c.t, c.dir, "kube-apiserver", "--etcd-servers="+c.etcd(),
 		"--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", "--endpoint-reconciler-type=none",
 		"--secure-port="+strconv.Itoa(c.port), "--permit-port-sharing",
 		"--tls-cert-file=server.crt", "--tls-private-key-file=server.key", "--client-ca-file=ca.crt",
 		"--authorization-mode=RBAC", "--allow-privileged", "--service-cluster-ip-range=10.96.0.0/16",
 		"--service-account-issuer="+Issuer, "--api-audiences="+Issuer,
-		"--service-account-signing-key-file=tokens.key", "--service-account-key-file=tokens.key")
+		"--service-account-signing-key-file=tokens.key", "--service-account-key-file=tokens.pub")
 	c.until(c.apiServer, "the API server says that it is ready", func(ctx context.Context) error {
 		return c.Client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
 	})

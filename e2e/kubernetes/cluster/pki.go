@@ -53,6 +53,16 @@ func (p *pki) client(name, group string) {
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
 }
 
+// pair writes NAME.key and its public key, NAME.pub.
+func (p *pki) pair(name string) {
+	p.t.Helper()
+	der, err := x509.MarshalPKIXPublicKey(p.newKey(name + ".key").Public())
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.write(name+".pub", "PUBLIC KEY", der)
+}
+
 // newKey makes a P-256 key and writes it to a file.
 func (p *pki) newKey(name string) *ecdsa.PrivateKey {
 	p.t.Helper()
