@@ -74,12 +74,20 @@ func Start(t testing.TB, o Options) *Cluster {
 	ca.pair("tokens")
 	c.connect()
 	c.startEtcd()
-	c.RestartAPIServer()
+	c.startAPIServer()
 	if o.Controllers {
 		c.startControllers()
 	}
 	t.Logf("a cluster at %s after %.1f s", c.URL, time.Since(begun).Seconds())
 	return c
+}
+
+// For is the same cluster for another test, such as a subtest: what goes wrong
+// there ends that one. The cluster still ends with the test that started it.
+func (c *Cluster) For(t testing.TB) *Cluster {
+	other := *c
+	other.t = t
+	return &other
 }
 
 // newDir makes a scratch folder with a path short enough for sockets, which
@@ -175,9 +183,16 @@ func (c *Cluster) ThawAPIServer() {
 	c.apiServer.signal(syscall.SIGCONT)
 }
 
-// RestartAPIServer starts the API server that was stopped, where it was and
+// RestartAPIServer kills the API server if it runs, starts it where it was and
 // with what it knew, and returns when it is ready.
 func (c *Cluster) RestartAPIServer() {
+	c.t.Helper()
+	c.apiServer.kill()
+	c.apiServer.start()
+	c.untilReady()
+}
+
+func (c *Cluster) startAPIServer() {
 	c.t.Helper()
 	c.apiServer = start(c.t, c.dir, "kube-apiserver", "--etcd-servers="+c.etcd(),
 		"--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", "--endpoint-reconciler-type=none",
@@ -186,6 +201,13 @@ func (c *Cluster) RestartAPIServer() {
 		"--authorization-mode=RBAC", "--allow-privileged", "--service-cluster-ip-range=10.96.0.0/16",
 		"--service-account-issuer="+Issuer, "--api-audiences="+Issuer,
 		"--service-account-signing-key-file=tokens.key", "--service-account-key-file=tokens.pub")
+	c.untilReady()
+}
+
+// untilReady waits for the API server. Who answers is the one that was started
+// here: it has a certificate of a CA that nobody else knows.
+func (c *Cluster) untilReady() {
+	c.t.Helper()
 	c.until(c.apiServer, "the API server says that it is ready", func(ctx context.Context) error {
 		return c.Client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
 	})
@@ -208,21 +230,15 @@ func (c *Cluster) startControllers() {
 // until waits until ok returns nil, as long as the process runs.
 func (c *Cluster) until(p *process, what string, ok func(context.Context) error) {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), startLimit)
-	defer cancel()
-	for {
-		err := ok(ctx)
-		if err == nil {
-			return
-		}
-		select {
-		case <-p.done:
+	c.Eventually(startLimit, func(ctx context.Context) error {
+		if p.ended() {
 			c.t.Fatalf("%s ended before %s", p.name, what)
-		case <-ctx.Done():
-			c.t.Fatalf("not within %v: %s: %v", startLimit, what, err)
-		case <-time.After(50 * time.Millisecond):
 		}
-	}
+		if err := ok(ctx); err != nil {
+			return fmt.Errorf("%s: not so: %w", what, err)
+		}
+		return nil
+	})
 }
 
 // untilSays waits until the process has printed the text.

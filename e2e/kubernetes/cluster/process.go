@@ -10,12 +10,14 @@ import (
 	"time"
 )
 
-// process is a program of the cluster that runs.
+// process is a program of the cluster that runs, or ran.
 type process struct {
-	t    testing.TB
+	t    testing.TB // of who started the cluster
 	name string
+	args []string
+	dir  string
+	log  string // the file of what it printed, in every run
 	pid  int
-	log  string // the file of what it printed; a program started again appends
 	done chan struct{}
 }
 
@@ -23,63 +25,80 @@ type process struct {
 // printed last is shown if the test failed.
 func start(t testing.TB, dir, name string, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, name: name, log: filepath.Join(dir, name+".log"), done: make(chan struct{})}
-	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
-	cmd := exec.Command(program(t, name), args...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := p.run(cmd); err != nil {
-		t.Fatal(err)
-	}
+	p := &process{t: t, name: name, args: args, dir: dir, log: filepath.Join(dir, name+".log")}
 	t.Cleanup(func() {
 		p.kill()
 		if t.Failed() {
 			t.Logf("the end of what %s printed:\n%s", name, p.tail())
 		}
 	})
+	p.start()
 	return p
 }
 
-// run starts the command and returns; the command is killed should this
-// process die.
+// start starts the process, again where it has ended.
+func (p *process) start() {
+	p.t.Helper()
+	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer log.Close()
+	cmd := exec.Command(program(p.t, p.name), p.args...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = p.dir, log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := p.run(cmd); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// run starts the command, which is killed should this process die.
 func (p *process) run(cmd *exec.Cmd) error {
-	started := make(chan error)
+	started, done := make(chan error), make(chan struct{})
 	go func() {
 		// The death signal comes when the thread ends that started the process:
 		// this thread does nothing else until that process is gone.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
+		defer close(done)
 		err := cmd.Start()
-		if err == nil {
-			p.pid = cmd.Process.Pid
-		}
 		started <- err
 		if err == nil {
 			_ = cmd.Wait() // how it ended is seen from its output
-			close(p.done)
 		}
 	}()
-	return <-started
+	err := <-started
+	if err == nil {
+		p.pid, p.done = cmd.Process.Pid, done
+	}
+	return err
 }
 
 // kill ends the process at once, also a stopped one: nothing that it would
 // still do matters, for etcd has what was acknowledged.
 func (p *process) kill() {
 	p.t.Helper()
-	select {
-	case <-p.done:
+	if p.ended() {
 		return
-	default:
 	}
 	p.signal(syscall.SIGKILL)
 	select {
 	case <-p.done:
 	case <-time.After(startLimit):
 		p.t.Errorf("%s (pid %d) does not end on SIGKILL", p.name, p.pid)
+	}
+}
+
+// ended says whether the process has ended, or never began.
+func (p *process) ended() bool {
+	if p.done == nil {
+		return true
+	}
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
 	}
 }
 
