@@ -60,8 +60,8 @@ func main() {
 }
 
 // options are the defaults of cert-manager's own command
-// (internal/apis/config/controller/v1alpha1/defaults.go), but for what a test
-// would wait for: the API server may be asked more often, a DNS check is
+// (internal/apis/config/controller/v1alpha1/defaults.go) and of its Helm chart,
+// but for what a test would wait for: the API server may be asked more often, a DNS check is
 // repeated after a second and not after ten, and a failed request after a
 // second and not after an hour.
 func options(kubeconfig string, nameservers []string) controller.ContextOptions {
