@@ -65,6 +65,15 @@ func (c *Client) Discover(ctx context.Context) (Directory, error) {
 	return dir, nil
 }
 
+// Discovered returns the directory that is kept, or fetches it.
+func (c *Client) Discovered(ctx context.Context) (Directory, error) {
+	dir, err := c.directory(ctx)
+	if err != nil {
+		return Directory{}, err
+	}
+	return *dir, nil
+}
+
 // directory returns the kept directory. Two first callers may both fetch it:
 // cheaper than holding one up behind the other's network.
 func (c *Client) directory(ctx context.Context) (*Directory, error) {

@@ -11,6 +11,7 @@ import (
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"net"
@@ -441,5 +442,44 @@ func TestNetworkErrors(t *testing.T) {
 	}
 	if _, err := (&Client{DirectoryURL: "https://127.0.0.1/"}).Register(t.Context(), Registration{}); err == nil {
 		t.Error("registered without a key")
+	}
+}
+
+// TestCSRAsksForUsages reads the extension request by RFC 2986 and RFC 5280
+// section 4.2.1.12, byte for byte.
+func TestCSRAsksForUsages(t *testing.T) {
+	key := newKey(t)
+	server, client := "06082b06010505070301", "06082b06010505070302"
+	for _, tc := range []struct {
+		usages []x509.ExtKeyUsage
+		want   string // the extension's value in hexadecimal
+	}{
+		{nil, ""},
+		{[]x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, "300a" + server},
+		{[]x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, "300a" + client},
+		{[]x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, "3014" + server + client},
+	} {
+		der, err := NewCSRFor(tc.usages, key, Identifiers("a.test", "192.0.2.1")...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		csr, err := x509.ParseCertificateRequest(der)
+		if err != nil || csr.CheckSignature() != nil || len(csr.DNSNames) != 1 || len(csr.IPAddresses) != 1 {
+			t.Fatalf("%v: the request is broken: %v", tc.usages, err)
+		}
+		got := ""
+		for _, ext := range csr.Extensions {
+			if ext.Id.String() == "2.5.29.37" {
+				got = hex.EncodeToString(ext.Value)
+			}
+		}
+		if got != tc.want {
+			t.Errorf("%v: extension %q, want %q", tc.usages, got, tc.want)
+		}
+	}
+	for _, bad := range []x509.ExtKeyUsage{x509.ExtKeyUsageAny, x509.ExtKeyUsage(999)} {
+		if _, err := NewCSRFor([]x509.ExtKeyUsage{bad}, key, Identifiers("a.test")...); err == nil {
+			t.Errorf("usage %d was accepted", bad)
+		}
 	}
 }

@@ -43,6 +43,13 @@ type ObtainRequest struct {
 	Order   OrderRequest
 	Key     crypto.Signer // the certificate's, not the account's
 	Solvers []Solver      // the preferred first
+
+	// ExtKeyUsage is what the CSR asks for, so that a CA without profiles can
+	// tell a client's certificate from a server's. None: nothing is said.
+	ExtKeyUsage []x509.ExtKeyUsage
+	// Processing, where it is set, is told each time the server says that the
+	// order is still processing: it is at work, not silent.
+	Processing func(Order)
 }
 
 // cleanUpTime bounds each CleanUp, which also runs when the caller's context
@@ -55,7 +62,7 @@ const cleanUpTime = 30 * time.Second
 // accepted before any is waited for. The first certificate returned is for the
 // request's key.
 func (c *Client) Obtain(ctx context.Context, req ObtainRequest) (Chain, error) {
-	csr, err := NewCSR(req.Key, req.Order.Identifiers...)
+	csr, err := NewCSRFor(req.ExtKeyUsage, req.Key, req.Order.Identifiers...)
 	if err != nil {
 		return Chain{}, err
 	}
@@ -71,7 +78,7 @@ func (c *Client) Obtain(ctx context.Context, req ObtainRequest) (Chain, error) {
 		// section 7.1.6) without a look at it.
 		order.Status = StatusReady
 	}
-	if order, err = c.finalizeReady(ctx, order, csr); err != nil {
+	if order, err = c.finalizeReady(ctx, order, csr, req.Processing); err != nil {
 		return Chain{}, err
 	}
 	if order.Status != StatusValid || order.Certificate == "" {
@@ -86,11 +93,11 @@ func (c *Client) Obtain(ctx context.Context, req ObtainRequest) (Chain, error) {
 
 // finalizeReady finalizes and waits for the end. Servers that take a moment
 // between a valid authorization and a ready order are met with a wait.
-func (c *Client) finalizeReady(ctx context.Context, order Order, csr []byte) (Order, error) {
+func (c *Client) finalizeReady(ctx context.Context, order Order, csr []byte, told func(Order)) (Order, error) {
 	done, err := c.Finalize(ctx, order, csr)
 	if HasType(err, ErrOrderNotReady) {
 		order.Status = StatusPending
-		if order, err = c.WaitOrder(ctx, order); err != nil {
+		if order, err = c.waitOrder(ctx, order, told); err != nil {
 			return order, err
 		}
 		done, err = c.Finalize(ctx, order, csr)
@@ -101,7 +108,7 @@ func (c *Client) finalizeReady(ctx context.Context, order Order, csr []byte) (Or
 	if done.Status == StatusReady { // its answer may still be the state before
 		done.Status = StatusProcessing
 	}
-	return c.WaitOrder(ctx, done)
+	return c.waitOrder(ctx, done, told)
 }
 
 // attempt is an authorization on its way.

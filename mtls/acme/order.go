@@ -206,7 +206,17 @@ func (c *Client) WaitAuthorization(ctx context.Context, authz Authorization) (Au
 // an invalid one comes with an error that wraps its Problem. It looks as
 // WaitAuthorization does. One that is in such a state already costs nothing.
 func (c *Client) WaitOrder(ctx context.Context, order Order) (Order, error) {
-	unfinished := func() bool { return order.Status == StatusPending || order.Status == StatusProcessing }
+	return c.waitOrder(ctx, order, nil)
+}
+
+// waitOrder is WaitOrder that tells of each look at a processing order.
+func (c *Client) waitOrder(ctx context.Context, order Order, told func(Order)) (Order, error) {
+	unfinished := func() bool {
+		if told != nil && order.Status == StatusProcessing {
+			told(order)
+		}
+		return order.Status == StatusPending || order.Status == StatusProcessing
+	}
 	if unfinished() {
 		err := poll(ctx, order.RetryAfter, func(ctx context.Context) (bool, time.Duration, error) {
 			got, err := c.Order(ctx, order.URL)

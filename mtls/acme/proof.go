@@ -152,8 +152,35 @@ func TLSALPN01Certificate(id Identifier, keyAuth string) (*tls.Certificate, erro
 
 // NewCSR makes a PKCS#10 request in DER for dns and ip identifiers, as
 // subject alternative names with an empty subject (RFC 8555 section 7.4).
-func NewCSR(key crypto.Signer, ids ...Identifier) ([]byte, error) {
+func NewCSR(key crypto.Signer, ids ...Identifier) ([]byte, error) { return NewCSRFor(nil, key, ids...) }
+
+// oidExtKeyUsage is the Extended Key Usage extension (RFC 5280 section
+// 4.2.1.12).
+var oidExtKeyUsage = asn1.ObjectIdentifier{2, 5, 29, 37}
+
+// NewCSRFor is NewCSR that asks for Extended Key Usages too, as an extension
+// request (RFC 2986 section 4.1, RFC 5280 section 4.2.1.12): ServerAuth,
+// ClientAuth or both. No usages: none are asked for.
+func NewCSRFor(usages []x509.ExtKeyUsage, key crypto.Signer, ids ...Identifier) ([]byte, error) {
 	var template x509.CertificateRequest
+	if len(usages) > 0 {
+		var oids []asn1.ObjectIdentifier
+		for _, usage := range usages {
+			switch usage {
+			case x509.ExtKeyUsageServerAuth:
+				oids = append(oids, asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 1})
+			case x509.ExtKeyUsageClientAuth:
+				oids = append(oids, asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 2})
+			default:
+				return nil, fmt.Errorf("acme: CSR: the Extended Key Usage %d is neither serverAuth nor clientAuth; make the request yourself", usage)
+			}
+		}
+		value, err := asn1.Marshal(oids)
+		if err != nil {
+			return nil, fmt.Errorf("acme: CSR: %w", err)
+		}
+		template.ExtraExtensions = []pkix.Extension{{Id: oidExtKeyUsage, Value: value}}
+	}
 	var err error
 	if template.DNSNames, template.IPAddresses, err = altNames(ids...); err != nil {
 		return nil, err

@@ -144,9 +144,13 @@ func TestSlowObtain(t *testing.T) {
 	if _, err := c.Register(t.Context(), Registration{}); err != nil {
 		t.Fatal(err)
 	}
-	solver := new(privateSolver)
-	if _, err := c.Obtain(t.Context(), ObtainRequest{Order: OrderRequest{Identifiers: Identifiers("a.test")}, Key: newKey(t), Solvers: []Solver{solver}}); err != nil {
+	solver, told := new(privateSolver), 0
+	if _, err := c.Obtain(t.Context(), ObtainRequest{Order: OrderRequest{Identifiers: Identifiers("a.test")}, Key: newKey(t), Solvers: []Solver{solver},
+		Processing: func(o Order) { told++ }}); err != nil {
 		t.Fatal(err)
+	}
+	if told != 1 {
+		t.Errorf("told %d times that the order is processing, not once", told)
 	}
 	if late["/authz/2"] != 3 || late["/finalize/2"] != 2 || late["/order/2"] != 2 || solver.cleaned != 1 {
 		t.Errorf("%v, cleaned %d", late, solver.cleaned)
