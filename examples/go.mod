@@ -1,0 +1,29 @@
+module github.com/chancery-pki/chancery/examples
+
+go 1.26.0
+
+toolchain go1.27.4
+
+require (
+	github.com/ThalesGroup/crypto11 v1.5.0
+	github.com/chancery-pki/chancery/mtls v0.0.0
+	github.com/chancery-pki/chancery/mtls/mtlsgrpc v0.0.0
+	google.golang.org/grpc v1.85.0
+)
+
+require (
+	github.com/miekg/pkcs11 v1.1.1 // indirect
+	github.com/pkg/errors v0.9.1 // indirect
+	github.com/thales-e-security/pool v0.0.2 // indirect
+	golang.org/x/crypto v0.58.0 // indirect
+	golang.org/x/net v0.60.0 // indirect
+	golang.org/x/sys v0.49.0 // indirect
+	golang.org/x/text v0.43.0 // indirect
+	google.golang.org/genproto/googleapis/rpc v0.0.0-20260817212433-ac3dfec99bb1 // indirect
+	google.golang.org/protobuf v1.36.12 // indirect
+)
+
+replace (
+	github.com/chancery-pki/chancery/mtls => ../mtls
+	github.com/chancery-pki/chancery/mtls/mtlsgrpc => ../mtls/mtlsgrpc
+)
