@@ -16,7 +16,7 @@ const module = "github.com/chancery-pki/chancery"
 // package imports only rows below its own, and the library's public words.
 var rows = [][]string{
 	{"cmd/chanceryd", "cmd/chancery"},
-	{"internal/server", "internal/setup"},
+	{"internal/server", "internal/setup", "catest"},
 	{"internal/config"},
 	{"internal/acmeserver", "internal/admin", "internal/publish"},
 	{"internal/ca", "internal/responder"},
@@ -37,17 +37,20 @@ var drivers = map[string]struct {
 	by     []string
 	reason string
 }{
-	"zombiezen.com/go/sqlite":             {[]string{"internal/store"}, "SQL lives in the store"},
-	"modernc.org/sqlite":                  {[]string{"internal/store"}, "SQL lives in the store"},
-	"github.com/jackc/pgx":                {[]string{"internal/store"}, "SQL lives in the store"},
-	"database/sql":                        {[]string{"internal/store"}, "SQL lives in the store"},
-	"github.com/miekg/pkcs11":             {[]string{"internal/signer"}, "one place speaks PKCS#11"},
-	"github.com/go-piv/piv-go":            {[]string{"internal/yubikey"}, "one place speaks to YubiKeys"},
-	"net/http":                            {[]string{"internal/acmeserver", "internal/admin", "internal/server", "internal/setup", "internal/publish", "internal/challenge", "cmd/chancery", "internal/protocol"}, "the authority knows no HTTP; protocol names status codes"},
-	"github.com/miekg/dns":                {[]string{"internal/challenge"}, "only validators ask the DNS"},
-	"github.com/prometheus/client_golang": {[]string{"internal/server"}, "metrics are wired in one place"},
-	"github.com/goccy/go-yaml":            {[]string{"internal/config"}, "one reader of the configuration"},
-	"github.com/alecthomas/kong":          {[]string{"cmd/chancery", "cmd/chanceryd", "internal/setup"}, "only commands have flags"},
+	"zombiezen.com/go/sqlite":                  {[]string{"internal/store"}, "SQL lives in the store"},
+	"modernc.org/sqlite":                       {[]string{"internal/store"}, "SQL lives in the store"},
+	"github.com/jackc/pgx":                     {[]string{"internal/store/engine/postgres", "internal/store/storetest"}, "who only wants SQLite doesn't carry it"},
+	module + "/internal/store/engine/postgres": {[]string{"internal/server", "internal/store/storetest"}, "wire.go says which databases this program knows"},
+	"database/sql":                             {[]string{"internal/store"}, "SQL lives in the store"},
+	"github.com/miekg/pkcs11":                  {[]string{"internal/signer"}, "one place speaks PKCS#11"},
+	"github.com/go-piv/piv-go":                 {[]string{"internal/yubikey"}, "one place speaks to YubiKeys"},
+	"net/http":                                 {[]string{"internal/acmeserver", "internal/admin", "internal/server", "internal/setup", "internal/publish", "internal/challenge", "cmd/chancery", "internal/protocol", "catest"}, "the authority knows no HTTP; protocol names status codes"},
+	"github.com/miekg/dns":                     {[]string{"internal/challenge"}, "only validators ask the DNS"},
+	"github.com/prometheus/client_golang":      {[]string{"internal/server"}, "metrics are wired in one place"},
+	"github.com/goccy/go-yaml":                 {[]string{"internal/config"}, "one reader of the configuration"},
+	"github.com/alecthomas/kong":               {[]string{"cmd/chancery", "cmd/chanceryd", "internal/setup"}, "only commands have flags"},
+	"k8s.io":                                   {[]string{"internal/challenge"}, "only kubernetes-01 asks a cluster"},
+	module + "/internal/challenge/kubernetes":  {[]string{"internal/server"}, "only wire.go brings in the Kubernetes client"},
 }
 
 type pkg struct {
@@ -80,12 +83,17 @@ func packages(t *testing.T, dir string, patterns ...string) []pkg {
 	}
 }
 
+// within reports whether a package is in a folder of the module, or below it.
+func within(path, folder string) bool {
+	return path == module+"/"+folder || strings.HasPrefix(path, module+"/"+folder+"/")
+}
+
 // rowOf finds the row of a package, with what lies below its folder.
 func rowOf(path string) (string, int) {
 	rel := strings.TrimPrefix(path, module+"/")
 	for i, row := range rows {
 		for _, name := range row {
-			if rel == name || strings.HasPrefix(rel, name+"/") {
+			if within(path, name) {
 				return name, i
 			}
 		}
@@ -124,9 +132,28 @@ func TestDriversStayInTheirPlace(t *testing.T) {
 				if imp != driver && !strings.HasPrefix(imp, driver+"/") {
 					continue
 				}
-				if from, _ := rowOf(p.ImportPath); !slices.Contains(rule.by, from) {
+				if !slices.ContainsFunc(rule.by, func(by string) bool { return within(p.ImportPath, by) }) {
 					t.Errorf("%s imports %s: %s", p.ImportPath, imp, rule.reason)
 				}
+			}
+		}
+	}
+}
+
+// Whoever tests with catest carries no database server's driver and no cloud.
+func TestCatestIsSmall(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", "./catest").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := strings.Fields(string(out))
+	if !slices.Contains(all, module+"/internal/ca") {
+		t.Fatal("it doesn't reach the authority: what was listed?")
+	}
+	for _, p := range all {
+		for _, heavy := range []string{"github.com/jackc/", "k8s.io/", "cloud.google.com/", "github.com/aws/", "github.com/prometheus/", "github.com/goccy/"} {
+			if strings.HasPrefix(p, heavy) {
+				t.Errorf("catest reaches %s", p)
 			}
 		}
 	}

@@ -21,6 +21,10 @@ type challengeObject struct {
 	IssuerDomainNames []string `json:"issuerDomainNames,omitempty"`
 	IssuerNamesBefore []string `json:"issuer-domain-names,omitempty"`
 	AccountURI        string   `json:"accounturi,omitempty"`
+
+	// Of kubernetes-01 (DESIGN section 6): what a pod's token must be made
+	// for. Clients know it from their own configuration; this is for people.
+	Audiences []string `json:"audiences,omitempty"`
 }
 
 func (d *directory) challengeObject(z protocol.Authorization, t protocol.ChallengeType) challengeObject {
@@ -32,9 +36,12 @@ func (d *directory) challengeObject(z protocol.Authorization, t protocol.Challen
 			object.Error = renderProblem(z.Attempt.Error)
 		}
 	}
-	if t == protocol.DNSPersist01 {
+	switch t {
+	case protocol.DNSPersist01:
 		object.IssuerDomainNames, object.IssuerNamesBefore = d.meta.IssuerNames, d.meta.IssuerNames
 		object.AccountURI = d.accountURL(z.Account)
+	case protocol.Kubernetes01:
+		object.Audiences = []string{d.prefix + "directory"}
 	}
 	return object
 }

@@ -93,6 +93,12 @@ func AccountURL(baseURL, directory string, id protocol.AccountID) string {
 	return strings.TrimSuffix(baseURL, "/") + "/acme/" + directory + "/account/" + string(id)
 }
 
+// DirectoryURL makes the URL of a directory, as the Server with this BaseURL
+// has it: tokens for kubernetes-01 are made for it.
+func DirectoryURL(baseURL, directory string) string {
+	return strings.TrimSuffix(baseURL, "/") + "/acme/" + directory + "/directory"
+}
+
 func showDirectory(_ context.Context, q *request) (response, error) {
 	return response{raw: q.dir.document}, nil
 }

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/chancery-pki/chancery/internal/ca"
+	"github.com/chancery-pki/chancery/internal/ca/operator"
 	"github.com/chancery-pki/chancery/internal/protocol"
 )
 
@@ -278,7 +278,7 @@ func TestAnotherKeyForTheAccount(t *testing.T) {
 // TestExternalAccountBinding: section 7.3.4.
 func TestExternalAccountBinding(t *testing.T) {
 	w := newWorld(t)
-	k, err := w.authority.CreateEABKey(t.Context(), ca.Operator{Name: "test", Role: ca.Administrator}, protocol.EABKey{Directory: "eab", Label: "test", MaxAccounts: 3})
+	k, err := w.console.CreateEABKey(t.Context(), operator.Caller{Name: "test", Role: operator.Administrator}, protocol.EABKey{Directory: "eab", Label: "test", MaxAccounts: 3})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -739,4 +739,38 @@ func TestOrdersList(t *testing.T) {
 	}
 	wantProblem(t, u.post(u.kid+"/orders?cursor=x", nil), 400, protocol.Malformed, "cursor")
 	wantProblem(t, u.post(u.kid+"/orders", object{}), 400, protocol.Malformed, "POST-as-GET")
+}
+
+// TestPodProof: the payload reaches the validator and no answer shows whose
+// proof it was; a cluster that can't be asked is a 503 with Retry-After, after
+// which the same challenge is asked for again; and no pod proves ahead of an
+// order.
+func TestPodProof(t *testing.T) {
+	w := newWorld(t)
+	u := w.user(t, "pods").register()
+	_, o := u.order("away.a.test")
+	authz := o["authorizations"].([]any)[0]
+	challenge := u.challengeOf(authz, "kubernetes-01")
+	for range 2 {
+		a := u.post(challenge, object{"serviceAccountToken": "secret"})
+		wantProblem(t, a, 503, protocol.ServerInternal, "away")
+		if a.header.Get("Retry-After") != "7" {
+			t.Errorf("Retry-After %q", a.header.Get("Retry-After"))
+		}
+		if z := u.post(authz.(string), nil); z.status != 200 || z.object(t)["status"] != "pending" || bytes.Contains(z.body, []byte("error")) {
+			t.Errorf("%d %s", z.status, z.body)
+		}
+	}
+	_, o = u.order("web.a.test")
+	authz = o["authorizations"].([]any)[0]
+	a := u.post(u.challengeOf(authz, "kubernetes-01"), object{"serviceAccountToken": "secret"})
+	if c := a.object(t); a.status != 200 || c["status"] != "valid" || fmt.Sprint(c["audiences"]) != "["+base+"/acme/pods/directory]" {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	for _, text := range [][]byte{a.body, u.post(authz.(string), nil).body} {
+		if bytes.Contains(text, []byte("secret")) || bytes.Contains(text, []byte("subject")) {
+			t.Errorf("too much is told: %s", text)
+		}
+	}
+	wantProblem(t, u.post(u.dir+"new-authz", object{"identifier": object{"type": "dns", "value": "web.a.test"}}), 403, protocol.Unauthorized, "make the order")
 }

@@ -127,6 +127,15 @@ func TestAuthorizationObject(t *testing.T) {
 	valid := strings.Replace(strings.Replace(http, `"pending"`, `"valid"`, 1), `}`, `,"validated":"2026-11-21T09:00:00Z"}`, 1)
 	wantJSON(t, testDir.authorizationAnswer(z).body, `{"status":"valid","challenges":[`+valid+`],`+common+`}`)
 
+	// Of a pod: what its token must be made for (DESIGN section 6).
+	pod := protocol.Authorization{
+		ID: z.ID, Identifier: z.Identifier, Status: protocol.AuthorizationPending, ExpiresAt: testTime, Token: "tok",
+		Offered: []protocol.ChallengeType{protocol.Kubernetes01}, BoundTo: "secret", Subject: "secret",
+	}
+	wantJSON(t, testDir.authorizationAnswer(pod).body, `{"status":"pending",`+common+`,"challenges":[
+		{"type":"kubernetes-01","url":"https://ca.test/acme/main/challenge/0000000000000000000000000a/kubernetes-01","status":"pending","token":"tok",
+			"audiences":["https://ca.test/acme/main/directory"]}]}`)
+
 	// Valid without a live proof: an empty array, not null.
 	z.Offered, z.Attempt.Type = nil, protocol.PreApproved
 	wantJSON(t, testDir.authorizationAnswer(z).body, `{"status":"valid","challenges":[],`+common+`}`)

@@ -13,11 +13,13 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/chancery-pki/chancery/internal/ca"
+	"github.com/chancery-pki/chancery/internal/ca/operator"
 	"github.com/chancery-pki/chancery/internal/cert"
 	"github.com/chancery-pki/chancery/internal/issuer"
 	"github.com/chancery-pki/chancery/internal/policy"
@@ -31,11 +33,13 @@ import (
 type world struct {
 	handler   http.Handler
 	authority *ca.Authority
+	console   *operator.Console
 	roots     *x509.CertPool
 }
 
 // sees is a validator that judges by the name: "bad…" fails for good, "later…"
-// for now, "slow…" takes longer than a POST is held, all else passes.
+// for now, "slow…" takes longer than a POST is held, "away…" can't be asked
+// about, all else passes.
 type sees struct{}
 
 func (sees) Validate(ctx context.Context, v protocol.Validation) (protocol.Evidence, error) {
@@ -44,11 +48,14 @@ func (sees) Validate(ctx context.Context, v protocol.Validation) (protocol.Evide
 		return protocol.Evidence{}, &protocol.ValidationError{Problem: protocol.NewProblem(protocol.IncorrectResponse, "not what it should be")}
 	case "later":
 		return protocol.Evidence{}, &protocol.ValidationError{Problem: protocol.NewProblem(protocol.ConnectionFailed, "refused"), Retryable: true}
+	case "away":
+		p := protocol.NewProblem(protocol.ServerInternal, "the cluster is away").After(7 * time.Second)
+		return protocol.Evidence{}, &protocol.ValidationError{Problem: p, Retryable: true}
 	case "slow":
 		<-ctx.Done()
 		return protocol.Evidence{}, ctx.Err()
 	}
-	return protocol.Evidence{Type: v.Type, Target: v.Identifier.Value, SeenAt: time.Now()}, nil
+	return protocol.Evidence{Type: v.Type, Target: v.Identifier.Value, Subject: "pod", SeenAt: time.Now()}, nil
 }
 
 func newWorld(t testing.TB) *world {
@@ -89,11 +96,18 @@ func newWorld(t testing.TB) *world {
 		}
 		metas[name] = Meta{Profiles: profiles, ExternalAccountRequired: name == "eab", RequireTerms: name == "terms", IssuerNames: []string{"ca.test"}}
 	}
+	pods := *directories["main"] // where only pods prove
+	pods.Validators = map[protocol.ChallengeType]ca.Validator{protocol.Kubernetes01: sees{}}
+	pods.Policy.Name, pods.Policy.Challenges = "pods", []protocol.ChallengeType{protocol.Kubernetes01}
+	pods.Policy.Profiles = slices.Clone(profiles)
+	pods.Policy.Profiles[0].Challenges = pods.Policy.Challenges
+	directories["pods"], metas["pods"] = &pods, Meta{Profiles: pods.Policy.Profiles}
 	w := &world{roots: roots}
 	w.authority = ca.New(ca.Options{
 		DB: db, Directories: directories, Issuers: map[string]ca.Issuer{"local": local},
 		Hold: 200 * time.Millisecond, RetryDelays: []time.Duration{time.Hour},
 	})
+	w.console = operator.New(w.authority, db, nil)
 	w.handler = (&Server{Authority: w.authority, Nonces: nonces, BaseURL: base + "/", Directories: metas}).Handler()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})

@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/crypto/acme"
 
-	"github.com/chancery-pki/chancery/internal/ca"
+	"github.com/chancery-pki/chancery/internal/ca/operator"
 	"github.com/chancery-pki/chancery/internal/protocol"
 )
 
@@ -122,7 +122,7 @@ func TestXCrypto(t *testing.T) {
 		t.Error(err)
 	}
 
-	k, err := w.authority.CreateEABKey(ctx, ca.Operator{Name: "test", Role: ca.Administrator}, protocol.EABKey{Directory: "eab", Label: "x"})
+	k, err := w.console.CreateEABKey(ctx, operator.Caller{Name: "test", Role: operator.Administrator}, protocol.EABKey{Directory: "eab", Label: "x"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/chancery-pki/chancery/internal/api"
 	"github.com/chancery-pki/chancery/internal/ca"
+	"github.com/chancery-pki/chancery/internal/ca/operator"
 	"github.com/chancery-pki/chancery/internal/policy"
 	"github.com/chancery-pki/chancery/internal/store"
 )
@@ -29,7 +30,7 @@ func newServer(t *testing.T) (*Server, *store.DB) {
 	}
 	t.Cleanup(func() { db.Close() })
 	authority := ca.New(ca.Options{DB: db, Directories: map[string]*ca.Directory{"main": {Policy: policy.Directory{Name: "main"}}}})
-	return &Server{Authority: authority, Version: "test", Logger: slog.New(slog.DiscardHandler)}, db
+	return &Server{Console: operator.New(authority, db, nil), Version: "test", Logger: slog.New(slog.DiscardHandler)}, db
 }
 
 // serve runs the API on its socket and returns a client.

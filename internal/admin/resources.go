@@ -19,7 +19,7 @@ import (
 type none struct{}
 
 func (s *Server) status(c call) (api.Status, error) {
-	st, err := s.Authority.Status(c.Context(), c.who)
+	st, err := s.Console.Status(c.Context(), c.who)
 	return api.Status{
 		Version: s.Version, Replica: st.Replica, Engine: st.Engine, Directories: st.Directories,
 		Validations: st.Validations, Issuances: st.Issuances, Commits: int64(st.Store.Commits), Updates: int64(st.Store.Callers),
@@ -28,7 +28,7 @@ func (s *Server) status(c call) (api.Status, error) {
 
 // signing joins what the keys do with who uses them.
 func (s *Server) signing(c call) (api.Signing, error) {
-	live, err := s.Authority.Live(c.Context(), c.who)
+	live, err := s.Console.Live(c.Context(), c.who)
 	if err != nil {
 		return api.Signing{}, err
 	}
@@ -121,7 +121,7 @@ func (s *Server) listEABKeys(c call) (api.List[api.EABKey], error) {
 	if q.err != nil {
 		return api.List[api.EABKey]{}, q.err
 	}
-	keys, err := s.Authority.EABKeys(c.Context(), c.who, q.text("directory"), protocol.EABKeyID(q.text("after")), limit)
+	keys, err := s.Console.EABKeys(c.Context(), c.who, q.text("directory"), protocol.EABKeyID(q.text("after")), limit)
 	return page(keys, limit, eabKey, func(k protocol.EABKey) string { return string(k.ID) }), err
 }
 
@@ -153,7 +153,7 @@ func (s *Server) createEABKey(c call) (api.EABKey, error) {
 	if accounts < 0 {
 		return api.EABKey{}, protocol.NewProblem(protocol.Malformed, "accounts: want 0 (no bound) or more")
 	}
-	k, err := s.Authority.CreateEABKey(c.Context(), c.who, protocol.EABKey{
+	k, err := s.Console.CreateEABKey(c.Context(), c.who, protocol.EABKey{
 		Directory: r.Directory, Label: r.Label, Profiles: r.Profiles, Names: r.Names, PreApproved: r.PreApproved,
 		MaxAccounts: accounts, ExpiresAt: r.ExpiresAt,
 	})
@@ -161,7 +161,7 @@ func (s *Server) createEABKey(c call) (api.EABKey, error) {
 }
 
 func (s *Server) revokeEABKey(c call) (none, error) {
-	return none{}, s.Authority.RevokeEABKey(c.Context(), c.who, protocol.EABKeyID(c.PathValue("id")))
+	return none{}, s.Console.RevokeEABKey(c.Context(), c.who, protocol.EABKeyID(c.PathValue("id")))
 }
 
 func (s *Server) listAccounts(c call) (api.List[api.Account], error) {
@@ -173,7 +173,7 @@ func (s *Server) listAccounts(c call) (api.List[api.Account], error) {
 	if q.err != nil {
 		return api.List[api.Account]{}, q.err
 	}
-	rows, err := s.Authority.Accounts(c.Context(), c.who, f)
+	rows, err := s.Console.Accounts(c.Context(), c.who, f)
 	return page(rows, f.Limit, account, func(a protocol.Account) string { return string(a.ID) }), err
 }
 
@@ -185,12 +185,12 @@ func account(a protocol.Account) api.Account {
 }
 
 func (s *Server) showAccount(c call) (api.Account, error) {
-	a, err := s.Authority.ShowAccount(c.Context(), c.who, protocol.AccountID(c.PathValue("id")))
+	a, err := s.Console.ShowAccount(c.Context(), c.who, protocol.AccountID(c.PathValue("id")))
 	return account(a), err
 }
 
 func (s *Server) revokeAccount(c call) (none, error) {
-	return none{}, s.Authority.RevokeAccount(c.Context(), c.who, protocol.AccountID(c.PathValue("id")))
+	return none{}, s.Console.RevokeAccount(c.Context(), c.who, protocol.AccountID(c.PathValue("id")))
 }
 
 func (s *Server) listCertificates(c call) (api.List[api.Certificate], error) {
@@ -203,7 +203,7 @@ func (s *Server) listCertificates(c call) (api.List[api.Certificate], error) {
 	if q.err != nil {
 		return api.List[api.Certificate]{}, q.err
 	}
-	rows, err := s.Authority.Certificates(c.Context(), c.who, f)
+	rows, err := s.Console.Certificates(c.Context(), c.who, f)
 	return page(rows, f.Limit, certificate, func(c cert.Certificate) string { return string(c.Serial) }), err
 }
 
@@ -241,7 +241,7 @@ func (s *Server) showCertificate(c call) (api.Certificate, error) {
 	if err != nil {
 		return api.Certificate{}, err
 	}
-	row, chain, err := s.Authority.ShowCertificate(c.Context(), c.who, serial)
+	row, chain, err := s.Console.ShowCertificate(c.Context(), c.who, serial)
 	out := certificate(row)
 	out.Chain = pemOf(chain)
 	return out, err
@@ -264,7 +264,7 @@ func (s *Server) revokeCertificate(c call) (none, error) {
 	if err != nil {
 		return none{}, err
 	}
-	return none{}, s.Authority.RevokeCertificate(c.Context(), c.who, serial, cert.Reason(r.Reason))
+	return none{}, s.Console.RevokeCertificate(c.Context(), c.who, serial, cert.Reason(r.Reason))
 }
 
 func (s *Server) listAudit(c call) (api.List[api.AuditEntry], error) {
@@ -276,7 +276,7 @@ func (s *Server) listAudit(c call) (api.List[api.AuditEntry], error) {
 	if q.err != nil {
 		return api.List[api.AuditEntry]{}, q.err
 	}
-	rows, err := s.Authority.AuditEntries(c.Context(), c.who, f)
+	rows, err := s.Console.AuditEntries(c.Context(), c.who, f)
 	return page(rows, f.Limit, auditEntry, func(r store.Record) string { return strconv.FormatInt(r.Sequence, 10) }), err
 }
 
@@ -289,7 +289,7 @@ func auditEntry(r store.Record) api.AuditEntry {
 }
 
 func (s *Server) verifyAudit(c call) (api.AuditCheck, error) {
-	n, err := s.Authority.VerifyAudit(c.Context(), c.who)
+	n, err := s.Console.VerifyAudit(c.Context(), c.who)
 	check := api.AuditCheck{Entries: n}
 	if errors.Is(err, store.ErrAuditBroken) {
 		check.Fault, err = err.Error(), nil

@@ -16,13 +16,13 @@ import (
 	"time"
 
 	"github.com/chancery-pki/chancery/internal/api"
-	"github.com/chancery-pki/chancery/internal/ca"
+	"github.com/chancery-pki/chancery/internal/ca/operator"
 	"github.com/chancery-pki/chancery/internal/protocol"
 )
 
 // Server serves the admin API.
 type Server struct {
-	Authority *ca.Authority
+	Console *operator.Console
 	// Signing tells what the signing keys do; who uses them is added here.
 	Signing func() api.Signing
 	Version string
@@ -102,14 +102,14 @@ func (s *Server) HTTPServer() *http.Server {
 
 // caller identifies the process at the other end: root and the server's own
 // user are administrators, nobody else is anybody.
-func caller(c net.Conn) ca.Operator {
+func caller(c net.Conn) operator.Caller {
 	u, ok := c.(*net.UnixConn)
 	if !ok {
-		return ca.Operator{Name: "unknown"}
+		return operator.Caller{Name: "unknown"}
 	}
 	raw, err := u.SyscallConn()
 	if err != nil {
-		return ca.Operator{Name: "unknown"}
+		return operator.Caller{Name: "unknown"}
 	}
 	var cred *syscall.Ucred
 	var credErr error
@@ -117,11 +117,11 @@ func caller(c net.Conn) ca.Operator {
 		cred, credErr = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
 	})
 	if err != nil || credErr != nil {
-		return ca.Operator{Name: "unknown"}
+		return operator.Caller{Name: "unknown"}
 	}
-	who := ca.Operator{Name: fmt.Sprintf("uid:%d", cred.Uid)}
+	who := operator.Caller{Name: fmt.Sprintf("uid:%d", cred.Uid)}
 	if cred.Uid == 0 || int(cred.Uid) == os.Geteuid() {
-		who.Role = ca.Administrator
+		who.Role = operator.Administrator
 	}
 	return who
 }
@@ -152,7 +152,7 @@ func (s *Server) Handler() http.Handler {
 // call is one request: who asks, and what for.
 type call struct {
 	*http.Request
-	who ca.Operator
+	who operator.Caller
 }
 
 // body reads the JSON body into v, strictly.
@@ -173,7 +173,7 @@ func (c call) body(v any) error {
 func handle[T any](s *Server, mux *http.ServeMux, pattern string, do func(call) (T, error)) {
 	mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		begun := time.Now()
-		who, _ := r.Context().Value(callerKey{}).(ca.Operator)
+		who, _ := r.Context().Value(callerKey{}).(operator.Caller)
 		answer, err := do(call{r, who})
 		if err != nil {
 			s.fail(w, r, err)
@@ -208,10 +208,10 @@ const BackupTrailer = "Chancery-Backup"
 
 // backup streams; whether it is whole is known only at its end.
 func (s *Server) backup(w http.ResponseWriter, r *http.Request) {
-	who, _ := r.Context().Value(callerKey{}).(ca.Operator)
+	who, _ := r.Context().Value(callerKey{}).(operator.Caller)
 	w.Header().Set("Trailer", BackupTrailer)
 	w.Header().Set("Content-Type", "application/x-ndjson")
-	if err := s.Authority.Backup(r.Context(), who, w); err != nil {
+	if err := s.Console.Backup(r.Context(), who, w); err != nil {
 		s.Logger.Error("backup failed", "operator", who.Name, "error", err)
 		if p, known := errors.AsType[*protocol.Problem](err); known {
 			s.fail(w, r, p)

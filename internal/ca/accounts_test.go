@@ -79,7 +79,7 @@ func TestExternalAccountBinding(t *testing.T) {
 		other := w.eab(t, protocol.EABKey{Directory: "main", MaxAccounts: 1})
 		expired := w.eab(t, protocol.EABKey{Directory: "eab", MaxAccounts: 1, ExpiresAt: w.Now().Add(time.Minute)})
 		revoked := w.eab(t, protocol.EABKey{Directory: "eab", MaxAccounts: 1})
-		if err := w.RevokeEABKey(t.Context(), administrator, revoked.ID); err != nil {
+		if err := w.revokeEABKey(t.Context(), revoked.ID); err != nil {
 			t.Fatal(err)
 		}
 		w.Add(2 * time.Minute)
@@ -169,7 +169,7 @@ func TestRevokedBinding(t *testing.T) {
 			t.Fatalf("the slow order is %s", slow.Status)
 		}
 		<-waiting
-		if err := w.RevokeEABKey(t.Context(), administrator, eab.ID); err != nil {
+		if err := w.revokeEABKey(t.Context(), eab.ID); err != nil {
 			t.Fatal(err)
 		}
 		_, err := a.NewOrder(t.Context(), a.Requester, OrderRequest{Identifiers: ids("d.example")})

@@ -15,6 +15,8 @@ import (
 	"github.com/chancery-pki/chancery/internal/audit"
 	"github.com/chancery-pki/chancery/internal/ca/job"
 	"github.com/chancery-pki/chancery/internal/ca/known"
+	"github.com/chancery-pki/chancery/internal/ca/proof"
+	"github.com/chancery-pki/chancery/internal/ca/sweep"
 	"github.com/chancery-pki/chancery/internal/cert"
 	"github.com/chancery-pki/chancery/internal/issuer"
 	"github.com/chancery-pki/chancery/internal/policy"
@@ -23,12 +25,9 @@ import (
 	"github.com/chancery-pki/chancery/internal/store"
 )
 
-// Validator looks whether a challenge is met and reports what it saw; it
-// changes nothing. A no is a *protocol.ValidationError. It must end soon
-// after ctx does.
-type Validator interface {
-	Validate(ctx context.Context, v protocol.Validation) (protocol.Evidence, error)
-}
+// Validator looks whether a challenge is met; see proof for what those of
+// private types may do besides.
+type Validator = proof.Validator
 
 // CAAChecker asks whether the owner of a name lets this CA issue for it to
 // this account by this method (RFC 8659, RFC 8657).
@@ -60,12 +59,13 @@ type Limits struct {
 	OrdersPerClient     store.Limit // one EAB key; else one address
 	CertificatesPerName store.Limit
 	FailuresPerAccount  store.Limit // failed validations
+	AccountsPerSubject  store.Limit // that prove by one pod or device
 }
 
 // Directory is one ACME endpoint as the authority runs it.
 type Directory struct {
 	Policy     policy.Directory
-	Validators map[protocol.ChallengeType]Validator
+	Validators proof.Validators
 	CAA        CAAChecker // nil: CAA records are not looked at
 	Limits     Limits
 	Lifetimes  Lifetimes
@@ -108,19 +108,7 @@ type Options struct {
 }
 
 // Keep says how long what has ended stays in the database.
-type Keep struct {
-	Orders       time.Duration // after their end; 24 hours
-	Certificates time.Duration // after their notAfter; 24 hours
-	Audit        time.Duration // 400 days
-}
-
-func (k Keep) withDefaults() Keep {
-	const day = 24 * time.Hour
-	k.Orders = cmp.Or(k.Orders, day)
-	k.Certificates = cmp.Or(k.Certificates, day)
-	k.Audit = cmp.Or(k.Audit, 400*day)
-	return k
-}
+type Keep = sweep.Keep
 
 // Observer is told what happens, for metrics. Methods must not block.
 type Observer interface {
@@ -134,7 +122,7 @@ type Authority struct {
 	db          *store.DB
 	rules       atomic.Pointer[rules] // replaced as a whole by Reload
 	replica     string
-	keep        Keep
+	sweeper     *sweep.Sweeper
 	log         *slog.Logger
 	clock       func() time.Time
 	hold        time.Duration
@@ -151,7 +139,7 @@ type Authority struct {
 // New makes an authority. It starts nothing: [Authority.Run] does the jobs.
 func New(o Options) *Authority {
 	a := &Authority{
-		db: o.DB, replica: o.Replica, keep: o.Keep.withDefaults(), log: o.Logger,
+		db: o.DB, replica: o.Replica, log: o.Logger,
 		clock: o.Clock, hold: o.Hold, observe: o.Observe, planned: make(chan struct{}, 1),
 		known: new(known.Accounts), validations: newValidations(o.RetryDelays), issuances: job.NewSet[cert.Serial](maxIssuances, maxOfClient),
 	}
@@ -169,6 +157,14 @@ func New(o Options) *Authority {
 	}
 	if a.observe == nil {
 		a.observe = silent{}
+	}
+	a.sweeper = &sweep.Sweeper{
+		DB: a.db, Replica: a.replica, Keep: o.Keep.WithDefaults(), Clock: a.clock,
+		Swept: func(what string, rows int) {
+			a.known.ForgetAll()
+			a.observe.Swept(what, rows)
+			a.log.Info("swept", "what", what, "rows", rows)
+		},
 	}
 	a.Reload(o.Directories, o.Issuers, o.Held)
 	if a.db.Engine() == "sqlite" { // which belongs to this process
@@ -258,6 +254,18 @@ func (a *Authority) Directory(name string) (*Directory, bool) {
 func (a *Authority) DirectoryNames() []string {
 	return slices.Sorted(maps.Keys(a.rules.Load().directories))
 }
+
+// Replica names this process in leases.
+func (a *Authority) Replica() string { return a.replica }
+
+// Running reports how many validations and issuances run in this process.
+func (a *Authority) Running() (validations, issuances int) {
+	return a.validations.Count(), a.issuances.Count()
+}
+
+// ForgetAccount is to be called after an account was changed in the database
+// by others than the authority itself, and before anybody is told.
+func (a *Authority) ForgetAccount(id protocol.AccountID) { a.known.Forget(id) }
 
 // entry begins an audit entry for something an account did.
 func (a *Authority) entry(who Requester, action, object string) audit.Entry {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/chancery-pki/chancery/internal/audit"
+	"github.com/chancery-pki/chancery/internal/ca/proof"
 	"github.com/chancery-pki/chancery/internal/cert"
 	"github.com/chancery-pki/chancery/internal/issuer"
 	"github.com/chancery-pki/chancery/internal/jws"
@@ -50,6 +51,9 @@ func (a *Authority) Finalize(ctx context.Context, who Requester, id protocol.Ord
 		return OrderView{}, err
 	}
 	if o.Profile, err = a.profileOf(ctx, who, d, o, csr, authorizations); err != nil {
+		return OrderView{}, err
+	}
+	if err := a.oneSubject(ctx, who, d, o, authorizations); err != nil {
 		return OrderView{}, err
 	}
 	turn, err := a.turn(ctx, o, who.client())
@@ -186,17 +190,24 @@ func (a *Authority) plan(ctx context.Context, c cert.Certificate, prepared *issu
 }
 
 // stillStands looks, immediately before the key is used, whether everything
-// the certificate rests on is still so, and asks CAA again (RFC 8659 section
-// 3 lets records change at any time).
-func (a *Authority) stillStands(ctx context.Context, d *Directory, c cert.Certificate) error {
-	if err := withdrawn(a.db.StillStands(ctx, c.Order, a.clock())); err != nil || d.CAA == nil {
+// the certificate rests on is still so, and asks again about pods and devices,
+// and CAA (RFC 8659 section 3 lets records change at any time). An error that
+// isn't a problem says that it isn't known.
+func (a *Authority) stillStands(ctx context.Context, w *work) error {
+	c, d := w.certificate, w.Directory
+	standing, err := a.db.StillStands(ctx, c.Order, a.clock())
+	if err := withdrawn(standing, err); err != nil || d.CAA == nil && standing.Private == 0 {
 		return err
 	}
-	_, authorizations, err := a.db.OrderWithAuthorizations(ctx, c.Order)
+	o, authorizations, err := a.db.OrderWithAuthorizations(ctx, c.Order)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, validationTime)
+	w.subjects = policy.Subjects(authorizations)
+	if err := a.recheck(ctx, o, authorizations); err != nil || d.CAA == nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, proof.Most)
 	defer cancel()
 	for _, z := range authorizations {
 		if err := d.CAA.Check(ctx, z.Identifier, z.Wildcard, d.AccountURL(z.Account), z.Attempt.Type); err != nil {
@@ -251,14 +262,24 @@ func (a *Authority) record(ctx context.Context, w *work, der []byte) (recorded c
 			return err
 		}
 		recorded = c.Serial
-		return tx.Audit(audit.Entry{
-			Action: "certificate.issue", Actor: "account:" + string(c.Account), Peer: w.who.peer(), Directory: c.Directory,
-			Object: string(c.Serial), Detail: map[string]any{
-				"order": string(c.Order), "names": protocol.Values(c.Names), "profile": c.Profile, "until": c.NotAfter.Unix(), "key": c.KeyHash,
-			},
-		})
+		return tx.Audit(w.issued())
 	})
 	return recorded, err
+}
+
+// issued is the audit entry of its certificate.
+func (w *work) issued() audit.Entry {
+	c := w.certificate
+	e := audit.Entry{
+		Action: "certificate.issue", Actor: "account:" + string(c.Account), Peer: w.who.peer(), Directory: c.Directory,
+		Object: string(c.Serial), Detail: map[string]any{
+			"order": string(c.Order), "names": protocol.Values(c.Names), "profile": c.Profile, "until": c.NotAfter.Unix(), "key": c.KeyHash,
+		},
+	}
+	if len(w.subjects) > 0 {
+		e.Detail["subject"] = w.subjects[0] // there is one (oneSubject)
+	}
+	return e
 }
 
 // resumeIssuance goes on with a plan that a stopped process left: the same
@@ -317,10 +338,12 @@ func (a *Authority) Certificate(ctx context.Context, who Requester, serial cert.
 	if err := owned(err, c.Account, who, "certificate"); err != nil {
 		return ChainView{}, err
 	}
-	return a.chain(c, alternate)
+	return a.Chain(c, alternate)
 }
 
-func (a *Authority) chain(c cert.Certificate, alternate int) (ChainView, error) {
+// Chain returns an issued certificate under the chain with that number, 0
+// being the default, whosever it is.
+func (a *Authority) Chain(c cert.Certificate, alternate int) (ChainView, error) {
 	by, err := a.issuer(c.Issuer)
 	if err != nil {
 		return ChainView{}, err

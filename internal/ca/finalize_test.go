@@ -218,7 +218,7 @@ func TestWithdrawnWhileSigning(t *testing.T) {
 			return err
 		},
 		"account revoked": func(ctx context.Context, a *account, _ OrderView) error {
-			return a.RevokeAccount(ctx, administrator, a.Requester.Account.ID)
+			return a.endAccount(ctx, a.Requester.Account.ID)
 		},
 		"authorization deactivated": func(ctx context.Context, a *account, o OrderView) error {
 			_, err := a.DeactivateAuthorization(ctx, a.Requester, o.Authorizations[0])

@@ -39,37 +39,54 @@ func (a *Authority) NewOrder(ctx context.Context, who Requester, r OrderRequest)
 	if err != nil {
 		return OrderView{}, err
 	}
-	now := a.clock()
-	order := protocol.Order{
-		ID: protocol.NewID[protocol.OrderID](now), Account: who.Account.ID, Directory: who.Directory,
-		Status: protocol.OrderPending, Identifiers: r.Identifiers, NotBefore: r.NotBefore, NotAfter: r.NotAfter,
-		CreatedAt: now, ExpiresAt: now.Add(d.Lifetimes.Order),
-	}
-	if len(profiles) == 1 {
-		order.Profile = profiles[0].Name
-	}
-	if err := policy.CheckDates(profiles, order); err != nil {
+	order, err := a.newOrder(ctx, who, d, r, profiles)
+	if err != nil {
 		return OrderView{}, err
 	}
-	if r.Replaces != "" {
-		if err := a.replaceable(ctx, who, r); err != nil {
-			return OrderView{}, err
-		}
-		order.Replaces = r.Replaces // reflected as it was sent (RFC 9773 section 5)
-	}
 	authorizations, fresh, err := a.authorizationsFor(ctx, who, d, profiles, eab, r.Identifiers)
+	if err != nil {
+		return OrderView{}, err
+	}
+	counted, err := a.bind(ctx, who, d, fresh)
 	if err != nil {
 		return OrderView{}, err
 	}
 	for _, z := range authorizations {
 		order.Authorizations = append(order.Authorizations, z.ID)
 	}
-	err = a.db.Update(ctx, func(tx *store.Tx) error { return a.insertOrder(ctx, tx, who, d, order, fresh) })
+	err = a.db.Update(ctx, func(tx *store.Tx) error {
+		if !counted {
+			if err := takeOrder(ctx, tx, who, d.Limits); err != nil {
+				return err
+			}
+		}
+		return a.insertOrder(tx, who, d, order, fresh)
+	})
 	if err != nil {
 		return OrderView{}, err
 	}
-	order.Status = protocol.OrderState(order, authorizations, now)
+	order.Status = protocol.OrderState(order, authorizations, order.CreatedAt)
 	return OrderView{Order: order}, nil
+}
+
+// newOrder makes a pending order without its authorizations.
+func (a *Authority) newOrder(ctx context.Context, who Requester, d *Directory, r OrderRequest, profiles []cert.Profile) (protocol.Order, error) {
+	now := a.clock()
+	o := protocol.Order{
+		ID: protocol.NewID[protocol.OrderID](now), Account: who.Account.ID, Directory: who.Directory,
+		Status: protocol.OrderPending, Identifiers: r.Identifiers, NotBefore: r.NotBefore, NotAfter: r.NotAfter,
+		CreatedAt: now, ExpiresAt: now.Add(d.Lifetimes.Order),
+	}
+	if len(profiles) == 1 {
+		o.Profile = profiles[0].Name
+	}
+	if r.Replaces != "" {
+		if err := a.replaceable(ctx, who, r); err != nil {
+			return o, err
+		}
+		o.Replaces = r.Replaces // reflected as it was sent (RFC 9773 section 5)
+	}
+	return o, policy.CheckDates(profiles, o)
 }
 
 // admit asks the policy whether the account may have the names, and by which
@@ -114,10 +131,7 @@ func takeOrder(ctx context.Context, tx *store.Tx, who Requester, l Limits) error
 	return err
 }
 
-func (a *Authority) insertOrder(ctx context.Context, tx *store.Tx, who Requester, d *Directory, o protocol.Order, fresh []protocol.Authorization) error {
-	if err := takeOrder(ctx, tx, who, d.Limits); err != nil {
-		return err
-	}
+func (a *Authority) insertOrder(tx *store.Tx, who Requester, d *Directory, o protocol.Order, fresh []protocol.Authorization) error {
 	domains := map[string]bool{} // one certificate counts once for each
 	for _, id := range o.Identifiers {
 		name := d.Policy.Names.Allow.Registered(id)
@@ -145,6 +159,9 @@ func (a *Authority) insertOrder(ctx context.Context, tx *store.Tx, who Requester
 	e.Detail = map[string]any{"names": protocol.Values(o.Identifiers)}
 	if o.Replaces != "" {
 		e.Detail["replaces"] = o.Replaces
+	}
+	if i := slices.IndexFunc(fresh, func(z protocol.Authorization) bool { return z.BoundTo != "" }); i >= 0 {
+		e.Detail["bound_to"] = fresh[i].BoundTo
 	}
 	return tx.Audit(e)
 }
@@ -250,7 +267,7 @@ func (a *Authority) Orders(ctx context.Context, who Requester, after protocol.Or
 }
 
 // PreAuthorize makes an authorization ahead of any order (RFC 8555 section
-// 7.4.1). Wildcards can't be pre-authorized there.
+// 7.4.1). Wildcards can't be pre-authorized there, and private proofs aren't.
 func (a *Authority) PreAuthorize(ctx context.Context, who Requester, id protocol.Identifier) (protocol.Authorization, error) {
 	var none protocol.Authorization
 	d, err := a.directory(who.Directory)
@@ -272,6 +289,9 @@ func (a *Authority) PreAuthorize(ctx context.Context, who Requester, id protocol
 		return all[0], nil
 	}
 	z := fresh[0]
+	if z.Offered, err = policy.OfferedAhead(z); err != nil {
+		return none, err
+	}
 	return z, a.db.Update(ctx, func(tx *store.Tx) error {
 		if err := takeOrder(ctx, tx, who, d.Limits); err != nil {
 			return err

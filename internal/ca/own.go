@@ -70,7 +70,7 @@ func (a *Authority) IssueOwn(ctx context.Context, p cert.Profile, names []protoc
 	if err != nil {
 		return nil, err
 	}
-	v, err := a.chain(c, 0)
+	v, err := a.Chain(c, 0)
 	return v.Certificates, err
 }
 

@@ -141,16 +141,17 @@ func (a *Authority) holdsAll(ctx context.Context, who Requester, c cert.Certific
 func (a *Authority) revoke(ctx context.Context, c cert.Certificate, r cert.Reason, e audit.Entry) error {
 	e.Detail = map[string]any{"reason": int(r), "names": protocol.Values(c.Names)}
 	return a.db.Update(ctx, func(tx *store.Tx) error {
-		if err := a.withdraw(tx, c, r); err != nil {
+		if err := a.Withdraw(tx, c, r); err != nil {
 			return err
 		}
 		return tx.Audit(e)
 	})
 }
 
-// withdraw revokes; a second time is alreadyRevoked. A key said to be
+// Withdraw revokes in a transaction of the caller's, who has authorised it and
+// audits it there; a second time is alreadyRevoked. A key said to be
 // compromised is blocked for good.
-func (a *Authority) withdraw(tx *store.Tx, c cert.Certificate, r cert.Reason) error {
+func (a *Authority) Withdraw(tx *store.Tx, c cert.Certificate, r cert.Reason) error {
 	ok, err := tx.RevokeCertificate(c.Serial, cert.Revoked{At: tx.Now(), Reason: r})
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ecdsa"
 	"encoding/hex"
+	"strings"
 	"testing"
 	"time"
 
@@ -173,12 +174,38 @@ func TestRevokeAfterBinding(t *testing.T) {
 		}
 		theirs, _ := accounts[0].issue("a.example")
 		own, _ := accounts[1].issue("a.example")
-		if err := w.RevokeEABKey(t.Context(), administrator, keys[1].ID); err != nil {
+		if err := w.revokeEABKey(t.Context(), keys[1].ID); err != nil {
 			t.Fatal(err)
 		}
 		wants(t, accounts[1].by(theirs.Raw, -1), protocol.Unauthorized, "withdrawn")
 		if err := accounts[1].by(own.Raw, -1); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// What a client does stands in the audit log, in its order, and the log's chain
+// holds.
+func TestAuditOfALife(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		a := w.account(t, "main")
+		c, _ := a.issue("a.example")
+		if err := a.by(c.Raw, 1); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := a.DeactivateAccount(t.Context(), a.Requester); err != nil {
+			t.Fatal(err)
+		}
+		want := "account.create order.create authorization.valid certificate.issue certificate.revoke account.deactivate"
+		var did []string
+		for _, r := range w.entries(t, store.AuditFilter{}) {
+			did = append(did, r.Entry.Action)
+		}
+		if strings.Join(did, " ") != want {
+			t.Errorf("audit: %v", did)
+		}
+		if n, err := w.db.VerifyAudit(t.Context()); err != nil || n != int64(len(did)) {
+			t.Errorf("%d entries, %v", n, err)
 		}
 	})
 }

@@ -3,7 +3,6 @@ package ca
 import (
 	"context"
 	"errors"
-	"net/netip"
 	"sync"
 	"time"
 
@@ -18,10 +17,7 @@ const (
 	workEvery  = time.Second
 	sweepEvery = time.Minute
 	countEvery = 5 * time.Minute // live certificates, for the renewal windows
-	sweepLease = 3 * time.Minute
-	auditLease = 5 * time.Second // taken anew every second; after a crash another replica goes on
 	lostPlan   = 2 * time.Minute // after its claim ended, a plan isn't its key's holder's any more
-	sweepBatch = 500             // rows a transaction, so that nobody waits long behind it
 	claimBatch = 64
 )
 
@@ -48,8 +44,8 @@ func (a *Authority) Run(ctx context.Context, grace time.Duration) {
 	defer cancel()
 	a.validations.Idle(ctx)
 	a.issuances.Idle(ctx)
-	a.attempt(ctx, "audit", a.sequenceAudit) // what these ended with
-	a.attempt(ctx, "audit", a.leaveAudit)
+	a.attempt(ctx, "audit", a.sweeper.SequenceAudit) // what these ended with
+	a.attempt(ctx, "audit", a.sweeper.LeaveAudit)
 }
 
 // every does something regularly until ctx ends.
@@ -71,7 +67,7 @@ func (a *Authority) every(ctx context.Context, d time.Duration, do func()) {
 func (a *Authority) work(ctx context.Context, orphans bool) {
 	a.attempt(ctx, "validations", func(ctx context.Context) error { return a.claimValidations(ctx, orphans) })
 	a.attempt(ctx, "plans", func(ctx context.Context) error { return a.claimPlans(ctx, orphans) })
-	a.attempt(ctx, "audit", a.sequenceAudit)
+	a.attempt(ctx, "audit", a.sweeper.SequenceAudit)
 }
 
 // attempt does one round of a job; its trouble is logged and passes.
@@ -131,10 +127,15 @@ func (a *Authority) claimValidations(ctx context.Context, orphans bool) error {
 			if err != nil {
 				continue // taken out of the configuration; the authorization expires
 			}
-			// A proof that looks at the client's address had it in the first
-			// try only; a retry has none, and such a proof refuses.
-			who := Requester{Directory: z.Directory, Account: account, Peer: netip.AddrPort{}}
-			if a.startValidation(ctx, d, z, a.validation(d, who, z)) == nil {
+			check := a.validation(d, Requester{Directory: z.Directory, Account: account}, z)
+			if _, runs := a.validations.Find(string(z.ID)); runs {
+				continue
+			}
+			if z.Attempt.Type.Private() {
+				if err := a.abandoned(ctx, d, z, check); err != nil {
+					return false, err
+				}
+			} else if a.startValidation(ctx, d, z, check) == nil {
 				busy = append(busy, z)
 			}
 		}
@@ -216,94 +217,6 @@ func (a *Authority) letGo(ctx context.Context, plans []cert.Certificate) error {
 	})
 }
 
-// sequenceAudit puts new audit entries into the chain where the store doesn't
-// do so in the same transaction.
-func (a *Authority) sequenceAudit(ctx context.Context) error {
-	if !a.db.AuditNeedsSequencing() {
-		return nil
-	}
-	return a.db.Update(ctx, func(tx *store.Tx) error {
-		if ok, err := tx.Lease("audit", a.replica, tx.Now().Add(auditLease)); err != nil || !ok {
-			return err
-		}
-		_, err := tx.SequenceAudit(tx.Now(), a.replica, sweepBatch)
-		return err
-	})
-}
-
-// leaveAudit lets another replica go on with the chain at once.
-func (a *Authority) leaveAudit(ctx context.Context) error {
-	if !a.db.AuditNeedsSequencing() {
-		return nil
-	}
-	return a.db.Update(ctx, func(tx *store.Tx) error {
-		_, err := tx.Lease("audit", a.replica, tx.Now())
-		return err
-	})
-}
-
-// Sweep deletes what has ended, in small batches, unless another replica is
-// at it: idle accounts, ended orders and authorizations, expired
-// certificates, old audit entries (DESIGN section 5).
-func (a *Authority) Sweep(ctx context.Context) error {
-	mine := false
-	err := a.db.Update(ctx, func(tx *store.Tx) (err error) {
-		mine, err = tx.Lease("sweep", a.replica, tx.Now().Add(sweepLease))
-		return err
-	})
-	if err != nil || !mine {
-		return err
-	}
-	if err := a.claimLostPlans(ctx); err != nil {
-		return err
-	}
-	now := a.clock()
-	for _, s := range []struct {
-		what  string
-		batch func(*store.Tx) (int, error)
-	}{
-		{"orders", func(tx *store.Tx) (int, error) { return tx.SweepOrders(now.Add(-a.keep.Orders), sweepBatch) }},
-		{"authorizations", func(tx *store.Tx) (int, error) { return tx.SweepAuthorizations(now.Add(-a.keep.Orders), sweepBatch) }},
-		{"certificates", func(tx *store.Tx) (int, error) {
-			return tx.SweepCertificates(now.Add(-a.keep.Certificates), sweepBatch)
-		}},
-		{"accounts", func(tx *store.Tx) (int, error) { return tx.SweepAccounts(now, sweepBatch) }},
-		{"audit", func(tx *store.Tx) (int, error) { return tx.SweepAudit(now.Add(-a.keep.Audit), sweepBatch) }},
-		{"limits", func(tx *store.Tx) (int, error) { return tx.SweepLimits(now, sweepBatch) }},
-	} {
-		if err := a.sweep(ctx, s.what, s.batch); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (a *Authority) sweep(ctx context.Context, what string, batch func(*store.Tx) (int, error)) error {
-	total := 0
-	defer func() {
-		if total > 0 {
-			a.known.ForgetAll()
-			a.observe.Swept(what, total)
-			a.log.Info("swept", "what", what, "rows", total)
-		}
-	}()
-	for ctx.Err() == nil {
-		n := 0
-		err := a.db.Update(ctx, func(tx *store.Tx) error {
-			mine, err := tx.Lease("sweep", a.replica, tx.Now().Add(sweepLease))
-			if err != nil || !mine { // another replica took it for dead
-				n = 0
-				return err
-			}
-			n, err = batch(tx)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		if total += n; n < sweepBatch {
-			return nil
-		}
-	}
-	return ctx.Err()
-}
+// Sweep deletes what has ended (DESIGN section 5), unless another replica is
+// at it, which also gives lost plans to others.
+func (a *Authority) Sweep(ctx context.Context) error { return a.sweeper.Sweep(ctx, a.claimLostPlans) }

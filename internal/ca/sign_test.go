@@ -226,7 +226,7 @@ func TestSignedElsewhere(t *testing.T) {
 		if o.Status != protocol.OrderProcessing {
 			t.Fatal(o.Status)
 		}
-		if err := w.RevokeAccount(t.Context(), administrator, a.Account.ID); err != nil {
+		if err := w.endAccount(t.Context(), a.Account.ID); err != nil {
 			t.Fatal(err)
 		}
 		f.tokens[0].pull(nil)

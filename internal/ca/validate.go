@@ -3,12 +3,14 @@ package ca
 import (
 	"cmp"
 	"context"
-	"fmt"
+	"errors"
+	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/chancery-pki/chancery/internal/audit"
 	"github.com/chancery-pki/chancery/internal/ca/job"
+	"github.com/chancery-pki/chancery/internal/ca/proof"
 	"github.com/chancery-pki/chancery/internal/protocol"
 	"github.com/chancery-pki/chancery/internal/store"
 )
@@ -17,13 +19,14 @@ import (
 // thousands that hang on black holes are affordable, and all others wait in
 // the database.
 const (
-	maxValidations  = 4096             // running at once
-	maxPerTarget    = 8                // running at once for one name: instances of a service may share it
-	maxHeldPerPeer  = 64               // POSTs of one address waiting for their result
-	validationTime  = 30 * time.Second // the longest one try may take, whatever the directory says
-	validationLease = 40 * time.Second // after which another replica takes a recorded one over: a try's time and some
-	busyDelay       = 5 * time.Second  // before a target that has enough to do is tried again
-	maxResponse     = 16 << 10         // a client's payload that is kept for a retry
+	maxValidations  = 4096                        // running at once
+	maxPerTarget    = 8                           // running at once for one name: instances of a service may share it
+	maxPerPlatform  = 512                         // running at once of a private type, which all ask the same: a cluster, a registry of devices
+	maxHeldPerPeer  = 64                          // POSTs of one address waiting for their result
+	privateHold     = 12                          // times as long a POST waits for a private proof: see holding
+	validationLease = proof.Most + 10*time.Second // after which another replica takes a recorded one over: a try's time and some
+	busyDelay       = 5 * time.Second             // before a target that has enough to do is tried again
+	maxResponse     = 16 << 10                    // a client's payload that is kept for a retry
 )
 
 // validations runs the validation jobs of this process, grouped by what they
@@ -113,11 +116,17 @@ func (a *Authority) Respond(ctx context.Context, who Requester, id protocol.Auth
 	}
 	z.Attempt = protocol.Attempt{Type: t, Response: payload}
 	check := a.validation(d, who, z)
-	switch j := a.startValidation(ctx, d, z, check); {
-	case j == nil || !a.holdFor(ctx, who, j):
+	if t.Private() { // a secret: only the job has it
+		z.Attempt.Response = nil
+	}
+	j := a.startValidation(ctx, d, z, check)
+	switch ended := j != nil && a.ended(ctx, who, j, z); {
+	case j == nil && t.Private():
+		err = protocol.NewProblem(protocol.ServerInternal, "too many proofs are being looked at; try again in %v", busyDelay).WithStatus(503).After(busyDelay)
+	case !ended:
 		err = a.recordProcessing(ctx, who, z, j == nil)
 	case j.Err != nil:
-		err = j.Err // the database's: nothing was recorded, so the client must ask again
+		err = j.Err // nothing was recorded, so the client must ask again
 	case j.Made != nil:
 		return *j.Made, nil
 	}
@@ -130,12 +139,34 @@ func (a *Authority) Respond(ctx context.Context, who Requester, id protocol.Auth
 
 // holdFor waits for the job on behalf of one POST, and says whether it ended;
 // it doesn't wait when that address holds enough POSTs already.
-func (a *Authority) holdFor(ctx context.Context, who Requester, j *job.Job[*protocol.Authorization]) bool {
+func (a *Authority) holdFor(ctx context.Context, who Requester, j *job.Job[*protocol.Authorization], most time.Duration) bool {
 	if !a.validations.held.Enter(who.peer()) {
 		return false
 	}
 	defer a.validations.held.Leave(who.peer())
-	return j.Wait(ctx, a.hold)
+	return j.Wait(ctx, most)
+}
+
+// holding is how long a POST waits for a validation. A private proof's is
+// waited for until a platform that hangs is given up, after ten seconds unless
+// the directory says otherwise: then the client, who alone keeps the response,
+// is told to come back, and the authorization stays as it is. Retries in the
+// background would soon end it.
+func (a *Authority) holding(t protocol.ChallengeType) time.Duration {
+	if t.Private() {
+		return privateHold * a.hold
+	}
+	return a.hold
+}
+
+// ended waits for the job, and says whether that has its result; false: it has
+// promised to go on.
+func (a *Authority) ended(ctx context.Context, who Requester, j *job.Job[*protocol.Authorization], z protocol.Authorization) bool {
+	if a.holdFor(ctx, who, j, a.holding(z.Attempt.Type)) {
+		return true
+	}
+	// Ending just now, if it can't promise: that takes no time.
+	return !a.validations.Promise(string(z.ID)) && j.Wait(context.WithoutCancel(ctx), a.hold)
 }
 
 // recordProcessing makes durable that the challenge was asked for, so that
@@ -175,6 +206,9 @@ func (a *Authority) validation(d *Directory, who Requester, z protocol.Authoriza
 // do.
 func (a *Authority) startValidation(ctx context.Context, d *Directory, z protocol.Authorization, check protocol.Validation) *job.Job[*protocol.Authorization] {
 	target, t := z.Directory+"/"+z.Identifier.String(), job.Task{About: string(check.Type)}
+	if check.Type.Private() {
+		target, t.Most = z.Directory+" "+string(check.Type), maxPerPlatform
+	}
 	return a.validations.Start(ctx, string(z.ID), target, t, func(ctx context.Context) (*protocol.Authorization, error) {
 		return a.validate(ctx, d, z, check)
 	})
@@ -183,65 +217,114 @@ func (a *Authority) startValidation(ctx context.Context, d *Directory, z protoco
 // validate tries once and records how it went: valid, invalid, or, where RFC
 // 8555 section 8.2 makes sense of it, processing until the next try. It returns
 // the authorization as it ended, nil where another was quicker or it goes on.
-// Its error is the database's; then nothing was recorded.
+// With an error nothing was recorded: the database's, or, for a private type,
+// the problem that what must be asked doesn't answer.
 func (a *Authority) validate(ctx context.Context, d *Directory, z protocol.Authorization, check protocol.Validation) (*protocol.Authorization, error) {
 	// Another job may have ended just before this one began.
 	current, err := a.db.Authorization(ctx, z.ID)
 	if err != nil || current.Status != protocol.AuthorizationPending || current.Attempt.Tries != z.Attempt.Tries {
 		return nil, err
 	}
+	told := check
+	if _, ok := d.Validators[check.Type].(proof.Locator); !ok {
+		z.BoundTo = "" // which is about another type
+	} else if z.BoundTo == "" {
+		told.Peer = netip.AddrPort{} // the order came from elsewhere
+	}
 	begun := a.clock()
-	evidence, failure := a.look(ctx, d, check)
+	evidence, failure := look(ctx, d, told)
 	now := a.clock()
+	if _, ok := errors.AsType[*protocol.Problem](failure); failure != nil && !ok {
+		a.log.Error("validator failed", "type", check.Type, "authorization", z.ID, "error", failure)
+	}
 	a.observe.Validated(z.Directory, check.Type, now.Sub(begun), failure)
 	z = protocol.Tried(z, evidence, failure, d.Lifetimes.Authorization, a.validations.delays, now)
-	if z.Attempt.Processing {
-		return nil, a.again(ctx, z)
+	switch {
+	case !z.Attempt.Processing:
+		return a.recordEnd(ctx, d, z, check, evidence)
+	case check.Type.Private():
+		return a.insist(ctx, z, check)
 	}
-	recorded := false
-	err = a.db.Update(ctx, func(tx *store.Tx) (err error) {
-		recorded, err = a.finishValidation(tx, d, z, check, evidence)
+	return nil, a.again(ctx, z, time.Time{})
+}
+
+// insist is how a job goes on with a private proof after a try that makes sense
+// to repeat. What the client sent is a secret that isn't stored, so that no
+// other job can: this one waits itself. Where nobody was told yet that it
+// would, and only what must be asked is away, the client asks again instead.
+func (a *Authority) insist(ctx context.Context, z protocol.Authorization, check protocol.Validation) (*protocol.Authorization, error) {
+	if p := z.Attempt.Error; p.Type == protocol.ServerInternal && a.validations.GiveUp(string(z.ID)) {
+		return nil, a.unanswered(check.Type, p)
+	}
+	if err := a.again(ctx, z, z.Attempt.NextAt.Add(validationLease)); err != nil {
+		return nil, err
+	}
+	time.Sleep(z.Attempt.NextAt.Sub(a.clock()))
+	d, err := a.directory(z.Directory) // a reload closes the validators of the one before
+	if err != nil {
+		return nil, err
+	}
+	return a.validate(ctx, d, z, check)
+}
+
+// abandoned ends a recorded validation of a private type whose job died with
+// its process, and with it what the client had sent.
+func (a *Authority) abandoned(ctx context.Context, d *Directory, z protocol.Authorization, check protocol.Validation) error {
+	z.Status, z.Attempt.Processing = protocol.AuthorizationInvalid, false
+	z.Attempt.Error = protocol.NewProblem(protocol.ServerInternal, "the server was stopped while it looked at the proof; make a new order")
+	_, err := a.recordEnd(ctx, d, z, check, protocol.Evidence{})
+	return err
+}
+
+// recordEnd makes the end of a validation durable and returns it; nil where
+// the authorization was deactivated, or validated by another replica, meanwhile.
+func (a *Authority) recordEnd(ctx context.Context, d *Directory, z protocol.Authorization, check protocol.Validation, seen protocol.Evidence) (*protocol.Authorization, error) {
+	var ended *protocol.Authorization
+	err := a.db.Update(ctx, func(tx *store.Tx) (err error) {
+		ended, err = a.finishValidation(ctx, tx, d, z, check, seen)
 		return err
 	})
 	if err != nil {
 		a.log.Error("validation result not recorded", "authorization", z.ID, "error", err)
-	}
-	if err != nil || !recorded {
 		return nil, err
 	}
-	return &z, nil
+	return ended, nil
 }
 
-// finishValidation records the end of a validation, unless the authorization
-// was deactivated, or validated by another replica, meanwhile.
-func (a *Authority) finishValidation(tx *store.Tx, d *Directory, z protocol.Authorization, check protocol.Validation, seen protocol.Evidence) (bool, error) {
+func (a *Authority) finishValidation(ctx context.Context, tx *store.Tx, d *Directory, z protocol.Authorization, check protocol.Validation, seen protocol.Evidence) (*protocol.Authorization, error) {
 	e := audit.Entry{
-		Actor: "account:" + string(z.Account), Peer: protocol.Address(check.Peer), Directory: z.Directory,
+		Action: "authorization.valid", Actor: "account:" + string(z.Account), Peer: protocol.Address(check.Peer), Directory: z.Directory,
 		Object: string(z.ID), Detail: map[string]any{"name": z.Identifier.Value, "type": check.Type},
 	}
-	at := z.Attempt
-	if at.Error == nil {
-		e.Action = "authorization.valid"
+	if seen != (protocol.Evidence{}) {
 		e.Detail["seen"] = seen
-	} else {
-		e.Action, e.Denied = "authorization.invalid", at.Error.Error()
 	}
-	if ok, err := tx.FinishValidation(z.ID, at, z.Status, z.ExpiresAt); err != nil || !ok {
-		return false, err
+	err := countSubject(ctx, tx, d.Limits.AccountsPerSubject, z)
+	if p, ok := errors.AsType[*protocol.Problem](err); ok {
+		z.Status, z.Attempt.Error, z.Attempt.ValidatedAt = protocol.AuthorizationInvalid, p, time.Time{}
+	} else if err != nil {
+		return nil, err
 	}
-	if l := d.Limits.FailuresPerAccount; at.Error != nil && l.Count > 0 {
+	failed := z.Attempt.Error != nil
+	if failed {
+		e.Action, e.Denied = "authorization.invalid", z.Attempt.Error.Error()
+	}
+	if ok, err := tx.FinishValidation(z); err != nil || !ok {
+		return nil, err
+	}
+	if l := d.Limits.FailuresPerAccount; failed && l.Count > 0 {
 		if _, err := tx.Take(failuresKey(z.Account), l); err != nil {
-			return false, err
+			return nil, err
 		}
 	}
-	return true, tx.Audit(e)
+	return &z, tx.Audit(e)
 }
 
-// again records a retryable failure and when the next try is due; the sweep
-// picks it up then, on whichever replica.
-func (a *Authority) again(ctx context.Context, z protocol.Authorization) error {
+// again records a retryable failure and when the next try is due. The caller
+// does that itself until claimed; zero: the sweep, on whichever replica.
+func (a *Authority) again(ctx context.Context, z protocol.Authorization, claimed time.Time) error {
 	err := a.db.Update(ctx, func(tx *store.Tx) error {
-		_, err := tx.RecordAttempt(z.ID, z.Attempt, time.Time{})
+		_, err := tx.RecordAttempt(z.ID, z.Attempt, claimed)
 		return err
 	})
 	if err != nil {
@@ -250,26 +333,17 @@ func (a *Authority) again(ctx context.Context, z protocol.Authorization) error {
 	return err
 }
 
-// look asks the validator, and CAA where the directory has it on, never
-// longer than validationTime, and survives a panic of theirs.
-func (a *Authority) look(ctx context.Context, d *Directory, check protocol.Validation) (e protocol.Evidence, err error) {
-	ctx, cancel := context.WithTimeout(ctx, validationTime)
-	defer cancel()
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("validator %s panicked: %v", check.Type, r)
-			a.log.Error("validator panicked", "type", check.Type, "panic", r)
-		}
-	}()
+// look asks the validator, and CAA where the directory has it on.
+func look(ctx context.Context, d *Directory, check protocol.Validation) (e protocol.Evidence, err error) {
 	validator, ok := d.Validators[check.Type]
 	if !ok { // offered before a change of the configuration
 		return e, &protocol.ValidationError{Problem: protocol.NewProblem(protocol.Unauthorized, "%s is not offered here any more", check.Type)}
 	}
-	if e, err = validator.Validate(ctx, check); err != nil {
-		return e, err
-	}
-	if d.CAA != nil {
-		err = d.CAA.Check(ctx, check.Identifier, check.Wildcard, check.AccountURL, check.Type)
-	}
+	err = proof.Ask(ctx, check.Type, func(ctx context.Context) error {
+		if e, err = validator.Validate(ctx, check); err != nil || d.CAA == nil {
+			return err
+		}
+		return d.CAA.Check(ctx, check.Identifier, check.Wildcard, check.AccountURL, check.Type)
+	})
 	return e, err
 }

@@ -234,7 +234,7 @@ func TestEndedAccount(t *testing.T) {
 		a := w.account(t, "main")
 		o := a.order("a.example")
 		a.crashed(o)
-		if err := w.RevokeAccount(t.Context(), administrator, a.Requester.Account.ID); err != nil {
+		if err := w.endAccount(t.Context(), a.Requester.Account.ID); err != nil {
 			t.Fatal(err)
 		}
 		w.Add(validationLease + time.Second)

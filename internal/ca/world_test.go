@@ -180,7 +180,7 @@ func newWorld(t testing.TB, engine string) *world {
 	if engine == "postgres" {
 		dsn = postgres.Database(t)
 	}
-	db, err := store.Open(t.Context(), store.Options{DSN: dsn, UnsafeSync: true, Clock: w.Now})
+	db, err := storetest.Open(t.Context(), store.Options{DSN: dsn, UnsafeSync: true, Clock: w.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -309,17 +309,44 @@ func wants(t testing.TB, err error, typ protocol.ProblemType, says string) *prot
 	return p
 }
 
-// administrator may do everything.
-var administrator = Operator{Name: "uid:0", Role: Administrator}
+// What operators do (ca/operator), as far as it matters here.
 
 // eab makes an EAB key of the directory.
 func (w *world) eab(t testing.TB, k protocol.EABKey) protocol.EABKey {
 	t.Helper()
-	k, err := w.CreateEABKey(t.Context(), administrator, k)
-	if err != nil {
+	k.ID, k.CreatedAt, k.MACKey = protocol.NewID[protocol.EABKeyID](w.Now()), w.Now(), make([]byte, 32)
+	rand.Read(k.MACKey)
+	if err := w.db.Update(t.Context(), func(tx *store.Tx) error { return tx.InsertEABKey(k) }); err != nil {
 		t.Fatal(err)
 	}
 	return k
+}
+
+func (w *world) revokeEABKey(ctx context.Context, id protocol.EABKeyID) error {
+	return w.db.Update(ctx, func(tx *store.Tx) error { return done(tx.RevokeEABKey(id)) })
+}
+
+func (w *world) endAccount(ctx context.Context, id protocol.AccountID) error {
+	defer w.ForgetAccount(id)
+	return w.db.Update(ctx, func(tx *store.Tx) error { return done(tx.EndAccount(id, protocol.AccountRevoked)) })
+}
+
+func (w *world) revokeSerial(ctx context.Context, serial cert.Serial, r cert.Reason) error {
+	return w.db.Update(ctx, func(tx *store.Tx) error {
+		c, err := tx.Certificate(ctx, serial)
+		if err != nil {
+			return err
+		}
+		return w.Withdraw(tx, c, r)
+	})
+}
+
+// done is for a compare-and-swap that must find its row.
+func done(ok bool, err error) error {
+	if err == nil && !ok {
+		err = errors.New("there is no such row, or it has changed already")
+	}
+	return err
 }
 
 // rows counts what is in the database, by table.
@@ -347,7 +374,7 @@ func (w *world) rows(t testing.TB) map[string]int {
 // entries reads the whole audit log, in its order.
 func (w *world) entries(t testing.TB, f store.AuditFilter) []store.Record {
 	t.Helper()
-	if err := w.sequenceAudit(t.Context()); err != nil {
+	if err := w.sweeper.SequenceAudit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	f.Limit = 1000

@@ -30,6 +30,7 @@ func Check(c *Config) Problems {
 	for _, name := range slices.Sorted(maps.Keys(c.Profiles)) {
 		k.profile("profiles."+name, name, c.Profiles[name])
 	}
+	k.clusters()
 	if len(c.Directories) == 0 {
 		k.warn("directories", "there is no directory, so nobody can get a certificate")
 	}

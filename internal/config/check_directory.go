@@ -35,6 +35,7 @@ func (k *checker) profile(path, name string, p Profile) {
 			}
 		}
 	}
+	k.podProfile(path, name, p)
 	if p.KeyTypes != nil && len(p.KeyTypes) == 0 {
 		k.fail(path+".key_types", "the list is empty, so that no key could be certified")
 	}
@@ -79,6 +80,7 @@ func (k *checker) directory(path string, d Directory) {
 		k.warn(path+".eku_from_csr", "there is nothing to choose: the directory's profiles lack usage server or usage client")
 	}
 	k.challenges(path, d)
+	k.kubernetes(path, d)
 	k.names(path+".names", d)
 	k.webURL(path+".terms_of_service", d.TermsOfService)
 	k.webURL(path+".website", d.Website)
@@ -148,7 +150,7 @@ func (k *checker) names(path string, d Directory) {
 		case deny.CoversPattern(pattern):
 			k.fail(at, "all of this is denied by names.deny, so that it can never match")
 		case (notNet == nil || notIP == nil) && !byConnecting:
-			k.warn(at, "addresses are proven by connecting to them, and no such challenge is offered (http-01, tls-alpn-01)")
+			k.warn(at, "addresses are proven by connecting to them, or by the pod that has them, and no such challenge is offered (http-01, tls-alpn-01, kubernetes-01)")
 		}
 	}
 	switch {

@@ -63,7 +63,7 @@ func TestCheck(t *testing.T) {
 		{"backdate", "usages: [server] => usages: [server]\n    lifetime: 1h\n    backdate: 1h", "profiles.server.backdate: "},
 		{"unknown key type", "usages: [server] => usages: [server]\n    key_types: [P-224]", "profiles.server.key_types[0]: "},
 		{"no key type", "usages: [server] => usages: [server]\n    key_types: []", "profiles.server.key_types: the list is empty"},
-		{"unknown challenge", "usages: [server] => usages: [server]\n    challenges: [http-01, yubikey-01]", `profiles.server.challenges[1]: "yubikey-01" is not known here; use http-01, dns-01, tls-alpn-01, dns-account-01 or dns-persist-01`},
+		{"unknown challenge", "usages: [server] => usages: [server]\n    challenges: [http-01, yubikey-01]", `profiles.server.challenges[1]: "yubikey-01" is not known here; use http-01, dns-01, tls-alpn-01, dns-account-01, dns-persist-01 or kubernetes-01`},
 		{"classic proof for a client", "usages: [client] => usages: [client]\n    challenges: [dns-01]", "warning: profiles.client.challenges[0]: dns-01 proves a server's name"},
 		{"unused profile", "profiles: [client] => profiles: [server]", "warning: profiles.client: no directory offers this profile"},
 		{"no profiles", "profiles: [server] => profiles: []", "directories.servers.profiles: "},

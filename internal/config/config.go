@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Config is the whole file. Names of issuers, profiles and directories are
-// lower-case letters, digits and hyphens, at most 32.
+// Config is the whole file. Names of issuers, profiles, clusters and
+// directories are lower-case letters, digits and hyphens, at most 32.
 type Config struct {
 	// Where clients reach the server, as in "https://ca.internal" or
 	// "https://ca.internal:8443": every URL that clients are given begins
@@ -37,6 +37,8 @@ type Config struct {
 	// The kinds of certificates, by name. Clients see the names and the
 	// descriptions of those that a directory offers.
 	Profiles map[string]Profile `yaml:"profiles"`
+	// The Kubernetes clusters whose pods may get certificates, by name.
+	Clusters map[string]Cluster `yaml:"clusters"`
 	// The ACME directories, by name: https://HOST/acme/NAME/directory.
 	Directories map[string]Directory `yaml:"directories"`
 

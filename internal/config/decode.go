@@ -128,7 +128,7 @@ func (d *decoder) section(path string, n ast.Node, v reflect.Value) {
 func (d *decoder) named(path string, n ast.Node, v reflect.Value) {
 	v.Set(reflect.MakeMap(v.Type()))
 	d.entries(path, n, func(key string, value ast.Node) {
-		if !isName(key) {
+		if v.Type().Elem().Kind() == reflect.Struct && !isName(key) { // others' names are for Check
 			d.fail(join(path, key), "a name is 1 to 32 lower-case letters, digits and hyphens, with a letter or digit first and last")
 			return
 		}

@@ -14,6 +14,7 @@ import (
 // knownChallenges are the types there are, in the order shown to clients.
 var knownChallenges = []protocol.ChallengeType{
 	protocol.HTTP01, protocol.DNS01, protocol.TLSALPN01, protocol.DNSAccount01, protocol.DNSPersist01,
+	protocol.Kubernetes01,
 }
 
 // usualChallenges are offered unless asked otherwise: every client knows
@@ -71,6 +72,10 @@ func (c *Config) setDefaults() {
 		p.setDefaults()
 		c.Profiles[name] = p
 	}
+	for name, cl := range c.Clusters {
+		or(&cl.Domain, "cluster.local")
+		c.Clusters[name] = cl
+	}
 	for name, d := range c.Directories {
 		d.setDefaults(c.Profiles)
 		c.Directories[name] = d
@@ -103,9 +108,12 @@ func (d *Directory) setDefaults(profiles map[string]Profile) {
 	if len(d.Profiles) > 0 {
 		or(&d.DefaultProfile, d.Profiles[0])
 	}
+	if d.Kubernetes.Cluster != "" {
+		or(&d.Kubernetes.Proof, ProofToken)
+	}
 	if d.Challenges == nil {
 		for _, t := range knownChallenges {
-			if d.takes(profiles, t) {
+			if d.takes(profiles, t) && (t != protocol.Kubernetes01 || d.Kubernetes.Cluster != "") {
 				d.Challenges = append(d.Challenges, t)
 			}
 		}
@@ -135,6 +143,7 @@ func usualLimits() RateLimits {
 		OrdersPerClient:             Limit{Count: 3000, Per: time.Hour},
 		CertificatesPerName:         Limit{Count: 1000, Per: day},
 		FailedValidationsPerAccount: Limit{Count: 100, Per: time.Hour},
+		AccountsPerPod:              Limit{Count: 30, Per: time.Hour},
 	}
 }
 
@@ -145,5 +154,6 @@ func (r RateLimits) over(below RateLimits) RateLimits {
 	or(&r.OrdersPerClient, below.OrdersPerClient)
 	or(&r.CertificatesPerName, below.CertificatesPerName)
 	or(&r.FailedValidationsPerAccount, below.FailedValidationsPerAccount)
+	or(&r.AccountsPerPod, below.AccountsPerPod)
 	return r
 }

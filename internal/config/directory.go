@@ -18,7 +18,8 @@ type Profile struct {
 	// The challenge types that may prove a name for it. The classic ones
 	// (http-01, dns-01, tls-alpn-01, dns-account-01, dns-persist-01) prove a
 	// server's name and not who may act as a client, so a profile with usage
-	// client has none unless they are listed here; EAB keys with pre-approved
+	// client has none unless they are listed here. kubernetes-01 proves what a
+	// pod is, which counts for servers and clients. EAB keys with pre-approved
 	// names count always. Default: http-01, dns-01, tls-alpn-01 for server
 	// profiles, none for others.
 	Challenges []protocol.ChallengeType `yaml:"challenges"`
@@ -50,7 +51,8 @@ type Directory struct {
 	// The profile for clients that ask for none. Default: the first.
 	DefaultProfile string `yaml:"default_profile"`
 	// The challenge types it offers, in the order shown to clients. Default:
-	// all those that its profiles take.
+	// all those that its profiles take, kubernetes-01 where there is a
+	// kubernetes section.
 	Challenges []protocol.ChallengeType `yaml:"challenges"`
 
 	Names Names `yaml:"names"`
@@ -66,6 +68,7 @@ type Directory struct {
 	// A URL that tells more about this CA. Default: none.
 	Website string `yaml:"website"`
 
+	Kubernetes Kubernetes `yaml:"kubernetes"`
 	CAA        CAA        `yaml:"caa"`
 	Validation Validation `yaml:"validation"`
 	// Limits that differ from the server's.
@@ -74,7 +77,8 @@ type Directory struct {
 	// How long a client has to finish an order. Default: 24h; at most 30d.
 	OrderLifetime Duration `yaml:"order_lifetime"`
 	// How long a proven authorization serves further orders of its account.
-	// Default: 8h; at most 90d.
+	// What a pod proved serves one order, within ten minutes. Default: 8h; at
+	// most 90d.
 	AuthorizationLifetime Duration `yaml:"authorization_lifetime"`
 	// How many names one order may have. Default: 100; at most 1000.
 	MaxIdentifiers int `yaml:"max_identifiers"`
@@ -157,4 +161,6 @@ type RateLimits struct {
 	CertificatesPerName Limit `yaml:"certificates_per_name"`
 	// Validations that failed, by one account. Default: 100 per 1h.
 	FailedValidationsPerAccount Limit `yaml:"failed_validations_per_account"`
+	// Accounts that prove by one and the same pod. Default: 30 per 1h.
+	AccountsPerPod Limit `yaml:"accounts_per_pod"`
 }

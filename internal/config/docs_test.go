@@ -21,7 +21,7 @@ const manualPath = "../../docs/configuration.md"
 // say different things.
 func TestManual(t *testing.T) {
 	m := manual{types: map[string]typeDoc{}, shown: map[string]string{}}
-	for _, file := range []string{"config.go", "directory.go"} {
+	for _, file := range []string{"config.go", "directory.go", "kubernetes.go"} {
 		m.read(t, file)
 	}
 	m.out.WriteString(manualHead)
@@ -153,6 +153,9 @@ func (m *manual) section(t *testing.T, path, name string) {
 func words(t *testing.T, typ string) string {
 	if element, ok := strings.CutPrefix(typ, "[]"); ok {
 		return "list: " + words(t, element)
+	}
+	if element, ok := strings.CutPrefix(typ, "map[string]"); ok {
+		return "by name, " + words(t, element)
 	}
 	switch typ {
 	case "string", "cert.Usage", "cert.KeyType", "cert.Revocation", "protocol.ChallengeType":

@@ -22,6 +22,7 @@ type Example struct {
 	Allow       []string
 	Wildcards   bool
 	Issuers     []ExampleIssuer
+	Kubernetes  string // the domain of the cluster that the server runs in, whose pods get certificates; "" for none
 
 	// What only the demo and tests ask for.
 	HTTPPort, TLSPort int      // 0 for the default
@@ -29,6 +30,7 @@ type Example struct {
 	Networks          []string // that validation may reach
 	NoRateLimits      bool
 	OpenClients       bool // the classic challenges prove for clients too
+	Workloads         bool // a third directory, for those who are both
 }
 
 // ExampleIssuer is one issuer with the one profile that it signs.
@@ -66,6 +68,10 @@ func (e Example) Write(w io.Writer) error {
 // Directory is the directory in which the issuer's profile is offered.
 func (i ExampleIssuer) Directory() string { return string(i.Usage) + "s" }
 
+// workloads and legacy are directories that offer all profiles: for programs
+// that are servers and clients, and for those that can't prove what they are.
+const workloads, legacy = "workloads", "legacy"
+
 // Directories returns the directories' names, servers first.
 func (e Example) Directories() []string {
 	var names []string
@@ -74,6 +80,12 @@ func (e Example) Directories() []string {
 			names = append(names, string(usage)+"s")
 		}
 	}
+	if e.Workloads || e.Kubernetes != "" {
+		names = append(names, workloads)
+	}
+	if e.Kubernetes != "" {
+		names = append(names, legacy)
+	}
 	return names
 }
 
@@ -81,7 +93,7 @@ func (e Example) Directories() []string {
 func (e Example) ProfilesOf(directory string) []string {
 	var names []string
 	for _, i := range e.Issuers {
-		if i.Directory() == directory {
+		if i.Directory() == directory || directory == workloads || directory == legacy {
 			names = append(names, i.Profile)
 		}
 	}

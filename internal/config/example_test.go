@@ -62,15 +62,18 @@ func TestExampleIsWithoutFault(t *testing.T) {
 
 func TestExampleForDemo(t *testing.T) {
 	e := initial()
-	e.Allow, e.Wildcards, e.NoRateLimits, e.OpenClients = []string{"*"}, true, true, true
+	e.Allow, e.Wildcards, e.NoRateLimits, e.OpenClients, e.Workloads = []string{"*"}, true, true, true, true
 	e.HTTPPort, e.TLSPort, e.Resolvers, e.Networks = 5002, 5001, []string{"127.0.0.1:5353"}, []string{"127.0.0.0/8", "::1/128"}
 	c := write(t, e)
 	found := Check(c)
 	if len(found.Errors()) > 0 || len(found) != 3 { // the three classic types for clients
 		t.Error(found.Error())
 	}
-	for _, name := range []string{"servers", "clients"} {
+	for _, name := range []string{"servers", "clients", "workloads"} {
 		d, err := c.Directory(name)
+		if both := name == "workloads"; d.EKUFromCSR != both || (len(d.Profiles) == 2) != both {
+			t.Errorf("%+v", d)
+		}
 		if err != nil || d.EABRequired || !d.Names.Permits(protocol.Identifier{Type: protocol.DNS, Value: "*.x"}) || len(d.Challenges) != 3 {
 			t.Errorf("%+v, %v", d, err)
 		}
@@ -79,8 +82,35 @@ func TestExampleForDemo(t *testing.T) {
 			t.Errorf("%+v", v)
 		}
 		l := c.Limits(name)
-		if !l.OrdersPerAccount.Off || !l.NewAccountsPerAddress.Off || !l.OrdersPerClient.Off || !l.CertificatesPerName.Off || !l.FailedValidationsPerAccount.Off {
+		if !l.OrdersPerAccount.Off || !l.NewAccountsPerAddress.Off || !l.OrdersPerClient.Off || !l.CertificatesPerName.Off || !l.FailedValidationsPerAccount.Off || !l.AccountsPerPod.Off {
 			t.Errorf("%+v", l)
 		}
+	}
+}
+
+// What `init --kubernetes` writes: pods prove themselves in a directory of their
+// own, by nothing else, for both usages; everything else asks for an EAB key or
+// proves a server's name.
+func TestExampleForKubernetes(t *testing.T) {
+	e := initial()
+	e.Kubernetes, e.Allow = "cluster.local", []string{"*.cluster.local"}
+	c := write(t, e)
+	if found := Check(c); len(found) > 0 {
+		t.Error(found.Error())
+	}
+	if c.Clusters["local"].Domain != "cluster.local" || c.Directories["workloads"].Kubernetes.Cluster != "local" {
+		t.Errorf("%+v", c.Clusters)
+	}
+	for name, want := range map[string]struct {
+		challenges, profiles int
+		eab, eku             bool
+	}{"servers": {3, 1, false, false}, "clients": {0, 1, true, false}, "workloads": {1, 2, false, true}, "legacy": {3, 2, true, true}} {
+		d, err := c.Directory(name)
+		if err != nil || len(d.Challenges) != want.challenges || len(d.Profiles) != want.profiles || d.EABRequired != want.eab || d.EKUFromCSR != want.eku {
+			t.Errorf("%s: %+v, %v", name, d, err)
+		}
+	}
+	if d, err := c.Directory("workloads"); err != nil || d.Challenges[0] != protocol.Kubernetes01 {
+		t.Errorf("%+v, %v", d, err)
 	}
 }

@@ -15,7 +15,7 @@ func FuzzParse(f *testing.F) {
 		f.Fatal(err)
 	}
 	for _, s := range []string{
-		whole, b.String(), "", "a", "- a\n- b: c\n", "log:\n  level: \"x\n", "profiles: {a: {usages: [server], key_types: []}}",
+		whole, pods, b.String(), "", "a", "- a\n- b: c\n", "log:\n  level: \"x\n", "profiles: {a: {usages: [server], key_types: []}}",
 		"audit: {keep: 7d}\nrate_limits: {orders_per_account: 1 per 1h}\n", "directories: {a: {validation: {resolvers: [\"tls://[::1]#x\"], allow: [::/0]}}}",
 		"database: {dsn: \"postgres://u:p@h:1/x?password=\"}", "listen: |\n  x\n", "? a\n: b\n", "\"\\uD800\": 1", "a: >-\n b\n\n\n c\n", "---\n...\n---\na: 1", "#", ":", "{", "[a", "a: {b", "'", "%A", "!", "&a", "*a",
 	} {

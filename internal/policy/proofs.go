@@ -78,6 +78,51 @@ func whatCounts(p cert.Profile) string {
 	return "it takes " + strings.Join(types, ", ") + ", or an EAB key with pre-approved names"
 }
 
+// OneSubject refuses an order whose private proofs rest on more than one pod
+// or device: two that hold a name each get no certificate for both (DESIGN
+// section 6). Classic proofs, and names that an EAB key pre-approves, rest on
+// none. It doesn't look at their status. Error: unauthorized.
+func OneSubject(authorizations []protocol.Authorization) error {
+	var first *protocol.Authorization
+	for i := range authorizations {
+		z := &authorizations[i]
+		switch {
+		case !z.Attempt.Type.Private():
+		case z.Subject == "":
+			return protocol.NewProblem(protocol.Unauthorized, "it is not known which pod or device proved %q", z.Identifier.Value)
+		case first == nil:
+			first = z
+		case z.Subject != first.Subject:
+			return protocol.NewProblem(protocol.Unauthorized,
+				"%q was proven by another pod or device than %q; an order rests on one: make an order for each", z.Identifier.Value, first.Identifier.Value)
+		}
+	}
+	return nil
+}
+
+// Subjects are the pods or devices that the private proofs rest on, each once.
+func Subjects(authorizations []protocol.Authorization) (all []string) {
+	for _, z := range authorizations {
+		if z.Subject != "" && !slices.Contains(all, z.Subject) {
+			all = append(all, z.Subject)
+		}
+	}
+	return all
+}
+
+// OfferedAhead are the types that an authorization made ahead of any order
+// shows: of those it would show in one, the private types never prove (DESIGN
+// section 6). Error: unauthorized where that leaves none, unless an EAB key
+// approved it.
+func OfferedAhead(z protocol.Authorization) ([]protocol.ChallengeType, error) {
+	offered := slices.DeleteFunc(slices.Clone(z.Offered), protocol.ChallengeType.Private)
+	if len(offered) == 0 && z.Status == protocol.AuthorizationPending {
+		return nil, protocol.NewProblem(protocol.Unauthorized,
+			"%q can't be authorized ahead of an order: what proves it here serves one order only; make the order", z.Identifier.Value)
+	}
+	return offered, nil
+}
+
 // reuseMargin is what must be left of a proof's life for a new order to rest
 // on it, so that it doesn't end before the client comes to finalize.
 const reuseMargin = 5 * time.Minute
@@ -87,7 +132,7 @@ const reuseMargin = 5 * time.Minute
 // a proof that counts for one of the profiles and lasts some minutes more.
 func Reusable(held []protocol.Authorization, id protocol.Identifier, profiles []cert.Profile, now time.Time) (protocol.Authorization, bool) {
 	for _, z := range held {
-		if z.ExpiresAt.Before(now.Add(reuseMargin)) || !z.Attempt.Type.Classic() { // a private proof serves one order only (DESIGN section 6)
+		if z.ExpiresAt.Before(now.Add(reuseMargin)) || !z.Attempt.Type.Classic() { // a private proof serves one order (DESIGN section 6)
 			continue
 		}
 		if slices.ContainsFunc(profiles, func(p cert.Profile) bool { return proves(z, id, p) }) {

@@ -11,13 +11,14 @@ import (
 type ChallengeType string
 
 // The challenge types. The classic ones prove a server's name; the private
-// ones, which later packages bring, prove a device or a platform.
+// ones prove a device or what a platform says of a workload.
 const (
 	HTTP01       ChallengeType = "http-01"        // RFC 8555 section 8.3
 	DNS01        ChallengeType = "dns-01"         // RFC 8555 section 8.4
 	TLSALPN01    ChallengeType = "tls-alpn-01"    // RFC 8737
 	DNSAccount01 ChallengeType = "dns-account-01" // draft-ietf-acme-dns-account-label
 	DNSPersist01 ChallengeType = "dns-persist-01" // draft-ietf-acme-dns-persist
+	Kubernetes01 ChallengeType = "kubernetes-01"
 )
 
 // PreApproved is the pseudo challenge recorded in an authorization that an
@@ -33,6 +34,16 @@ func (t ChallengeType) Classic() bool {
 	}
 	return false
 }
+
+// PrivateLife is the longest that a private proof may wait for its order to be
+// finalized.
+const PrivateLife = 10 * time.Minute
+
+// Private reports whether the type proves a device or a platform's word and not
+// a name: every type that isn't classic. Such a proof rests on one subject
+// ([Evidence]), serves one order, lasts no longer than PrivateLife and is never
+// made ahead of an order.
+func (t ChallengeType) Private() bool { return t != "" && t != PreApproved && !t.Classic() }
 
 // Proves reports whether the type can prove such an identifier at all:
 // wildcards only by DNS (RFC 8555 section 7.1.3), addresses only by
@@ -63,19 +74,21 @@ type Validation struct {
 	Token      string
 	Thumbprint string         // of the account key (RFC 7638)
 	AccountURL string         // for dns-account-01 and dns-persist-01
-	Response   []byte         // the client's payload
+	Response   []byte         // the client's payload; a private type's may be a secret
 	Peer       netip.AddrPort // the client that asked
 }
 
 // KeyAuthorization is token ‖ "." ‖ thumbprint (RFC 8555 section 8.1).
 func (v Validation) KeyAuthorization() string { return v.Token + "." + v.Thumbprint }
 
-// Evidence is what a validator saw; it goes into the audit log.
+// Evidence is what a validator saw; it goes into the audit log. Subject is what
+// pod or device the proof rests on, opaque, compared for equality.
 type Evidence struct {
-	Type   ChallengeType `json:"type"`
-	Target string        `json:"target,omitempty"` // the address, record or device that answered
-	Detail string        `json:"detail,omitempty"`
-	SeenAt time.Time     `json:"-"`
+	Type    ChallengeType `json:"type"`
+	Target  string        `json:"target,omitempty"` // the address, record or device that answered
+	Detail  string        `json:"detail,omitempty"`
+	Subject string        `json:"subject,omitempty"`
+	SeenAt  time.Time     `json:"-"`
 	// ValidUntil is when what was seen stops proving anything; zero: it
 	// doesn't say. No authorization lasts longer.
 	ValidUntil time.Time `json:"-"`
@@ -83,7 +96,8 @@ type Evidence struct {
 
 // ValidationError is a validator's no. Retryable says that the target may
 // simply not be ready, so that RFC 8555 section 8.2's retries make sense: a
-// refused connection is, a wrong answer isn't.
+// refused connection is, a wrong answer isn't. A problem of type
+// serverInternal says neither yes nor no: what had to be asked didn't answer.
 type ValidationError struct {
 	Problem   *Problem
 	Retryable bool

@@ -121,6 +121,8 @@ type Authorization struct {
 	ExpiresAt  time.Time
 	Token      string          // base64url, 256 random bits (section 8.1)
 	Offered    []ChallengeType // in the order shown
+	BoundTo    string          // the pod that the order came from, where its address is the proof; "" for none
+	Subject    string          // the pod or device that the private proof rests on; "" without one
 	Attempt    Attempt
 	CreatedAt  time.Time
 }
@@ -133,7 +135,7 @@ type Attempt struct {
 	NextAt      time.Time     // when a retry is due (section 8.2)
 	Error       *Problem      // why it failed, or why the last try did
 	ValidatedAt time.Time
-	Response    []byte // the client's payload, kept for a retry
+	Response    []byte // the client's payload, kept for a retry; never a private type's
 }
 
 // AuthorizationState is the status a client sees: the stored one, or expired.

@@ -134,6 +134,7 @@ func TestProves(t *testing.T) {
 		{DNS01, DNS, false, true}, {DNS01, DNS, true, true}, {DNS01, IP, false, false},
 		{DNSAccount01, DNS, true, true}, {DNSAccount01, IP, false, false},
 		{DNSPersist01, DNS, true, true}, {DNSPersist01, IP, false, false},
+		{Kubernetes01, DNS, false, true}, {Kubernetes01, DNS, true, false}, {Kubernetes01, IP, false, true},
 	} {
 		if got := tt.challenge.Proves(tt.typ, tt.wildcard); got != tt.want {
 			t.Errorf("%s for %s, wildcard %v: %v", tt.challenge, tt.typ, tt.wildcard, got)

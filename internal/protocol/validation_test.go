@@ -62,3 +62,48 @@ func TestTried(t *testing.T) {
 		}
 	}
 }
+
+// DESIGN section 6: a private proof rests on one pod or device, which is known,
+// lasts ten minutes, and is of the pod that an order is bound to.
+func TestTriedPrivate(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	for _, tt := range []struct {
+		why     string
+		t       ChallengeType
+		bound   string
+		subject string
+		life    time.Duration
+		lasts   time.Duration // 0: refused
+	}{
+		{"by a pod", Kubernetes01, "", "pod 1", day, PrivateLife},
+		{"in a directory of shorter proofs", Kubernetes01, "", "pod 1", time.Minute, time.Minute},
+		{"by the pod that the order came from", Kubernetes01, "pod 1", "pod 1", day, PrivateLife},
+		{"by another pod", Kubernetes01, "pod 1", "pod 2", day, 0},
+		{"by nobody", Kubernetes01, "", "", day, 0},
+		{"by a type that isn't known here", "later-01", "", "device 7", day, PrivateLife},
+		{"by a classic one", HTTP01, "", "", day, day},
+		{"by a classic one, of a bound order", HTTP01, "pod 1", "", day, day},
+	} {
+		z := Authorization{Status: AuthorizationPending, ExpiresAt: now.Add(day), BoundTo: tt.bound, Attempt: Attempt{Type: tt.t}}
+		got := Tried(z, Evidence{Subject: tt.subject}, nil, tt.life, nil, now)
+		if tt.lasts == 0 {
+			if got.Status != AuthorizationInvalid || got.Attempt.Error.Type != Unauthorized || got.Subject != "" {
+				t.Errorf("%s: %+v", tt.why, got)
+			}
+		} else if got.Status != AuthorizationValid || !got.ExpiresAt.Equal(now.Add(tt.lasts)) || got.Subject != tt.subject {
+			t.Errorf("%s: %s for %v, resting on %q", tt.why, got.Status, got.ExpiresAt.Sub(now), got.Subject)
+		}
+	}
+}
+
+// What isn't classic is private, unless it is no proof at all.
+func TestPrivate(t *testing.T) {
+	for typ, want := range map[ChallengeType]bool{
+		HTTP01: false, DNS01: false, TLSALPN01: false, DNSAccount01: false, DNSPersist01: false, PreApproved: false, "": false,
+		Kubernetes01: true, "later-01": true,
+	} {
+		if typ.Private() != want {
+			t.Errorf("%q is private: %v", typ, !want)
+		}
+	}
+}

@@ -64,7 +64,7 @@ func each(t *testing.T, test func(t *testing.T, one, two *store.DB)) {
 
 func open(t testing.TB, dsn string) *store.DB {
 	t.Helper()
-	db, err := store.Open(t.Context(), store.Options{DSN: dsn, UnsafeSync: true})
+	db, err := storetest.Open(t.Context(), store.Options{DSN: dsn, UnsafeSync: true})
 	if err != nil {
 		t.Fatal(err)
 	}

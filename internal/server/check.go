@@ -35,8 +35,11 @@ func Check(ctx context.Context, c *config.Config, publishOnly bool, warn func(er
 	}
 	if errors.Join(faults...) == nil {
 		keys.begin()
-		_, err := wire(ctx, c, keys, slog.New(slog.DiscardHandler))
+		p, err := wire(ctx, c, keys, slog.New(slog.DiscardHandler))
 		keys.end(err == nil)
+		if err == nil {
+			p.close()
+		}
 		faults = append(faults, err)
 	}
 	return errors.Join(faults...)

@@ -1,15 +1,22 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"io"
 	"net/http"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/chancery-pki/chancery/internal/config"
 	"github.com/chancery-pki/chancery/internal/publish"
 	"github.com/chancery-pki/chancery/internal/responder"
+	"github.com/chancery-pki/chancery/internal/revocation"
 )
 
 // publisher runs the responder of the current configuration with what serves
@@ -97,3 +104,49 @@ func (p *publisher) run(ctx context.Context) {
 func (p *publisher) httpServer() *http.Server {
 	return publish.HTTPServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { p.current.Load().publisher.ServeHTTP(w, r) }))
 }
+
+// foreignLists reads the CRLs that are made elsewhere, as the root's.
+func (p *parts) foreignLists(c *config.Config) error {
+	for i, file := range c.Publish.CRLs {
+		list, err := p.readList(c.Path(file))
+		if err != nil {
+			return c.At(fmt.Sprintf("publish.crls[%d]", i), err)
+		}
+		p.lists = append(p.lists, list)
+	}
+	return nil
+}
+
+// readList reads a CRL (DER or PEM) of one of the CAs in the issuers' chains.
+func (p *parts) readList(path string) (*x509.RevocationList, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	der, err := io.ReadAll(io.LimitReader(f, maxForeignList+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(der) > maxForeignList {
+		return nil, fmt.Errorf("%s is over %d MiB", path, maxForeignList>>20)
+	}
+	if block, _ := pem.Decode(der); block != nil {
+		der = block.Bytes
+	}
+	list, err := x509.ParseRevocationList(der)
+	if err != nil {
+		return nil, fmt.Errorf("%s is not a CRL: %w", path, err)
+	}
+	for _, by := range p.above {
+		if !bytes.Equal(by.RawSubject, list.RawIssuer) {
+			continue
+		}
+		_, _, _, err := revocation.CRLNumber(der, by)
+		return list, err
+	}
+	return nil, fmt.Errorf("%s was made by %q, which is in no issuer's chain", path, list.Issuer)
+}
+
+// maxForeignList bounds a CRL that was made elsewhere: a root's lists a few CAs.
+const maxForeignList = 4 << 20

@@ -22,6 +22,7 @@ import (
 	"github.com/chancery-pki/chancery/internal/acmeserver"
 	"github.com/chancery-pki/chancery/internal/admin"
 	"github.com/chancery-pki/chancery/internal/ca"
+	"github.com/chancery-pki/chancery/internal/ca/operator"
 	"github.com/chancery-pki/chancery/internal/config"
 	"github.com/chancery-pki/chancery/internal/store"
 )
@@ -69,6 +70,7 @@ type Server struct {
 	parts     atomic.Pointer[parts]
 	acme      atomic.Pointer[http.Handler]
 	keys      *keyring // nil: PublishOnly
+	proxied   bool     // clients' addresses are what balancers say
 }
 
 // Run serves until ctx ends, then stops gracefully: in-flight requests finish,
@@ -79,6 +81,7 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer s.db.Close()
+	defer func() { s.parts.Load().close() }()
 	listeners, err := s.listen(o.Config)
 	if err != nil {
 		return err
@@ -109,10 +112,12 @@ func start(ctx context.Context, o Options) (_ *Server, err error) {
 		return nil, err
 	}
 	if s.db, err = OpenDatabase(ctx, o.Config, s.log); err != nil {
+		p.close()
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
+			p.close()
 			s.db.Close()
 		}
 	}()
@@ -208,23 +213,29 @@ func (s *Server) reload(ctx context.Context, read func() (*config.Config, error)
 	if err := refuseReadableRoot(c); err != nil {
 		return err
 	}
+	if err := s.refuseAddresses(c); err != nil {
+		return err
+	}
 	var pair *tls.Certificate
 	if c.TLS.Certificate != "" {
 		if pair, err = readPair(c); err != nil {
 			return fmt.Errorf("tls: %w", err)
 		}
 	}
-	old := s.config.Load().TLS
+	old, before := s.config.Load().TLS, s.parts.Load()
 	s.keys.begin()
 	p, err := wire(ctx, c, s.keys, s.log)
 	if err == nil {
-		err = s.install(ctx, c, p)
+		if err = s.install(ctx, c, p); err != nil {
+			p.close()
+		}
 	}
 	s.keys.end(err == nil)
 	if err != nil {
 		return err
 	}
 	// All is in place; what follows can't be refused any more.
+	before.close()
 	switch {
 	case pair != nil:
 		s.own.current.Store(pair)
@@ -232,6 +243,17 @@ func (s *Server) reload(ctx context.Context, read func() (*config.Config, error)
 	case c.TLS.Certificate != old.Certificate || c.TLS.Profile != old.Profile || !slices.Equal(c.TLS.Names, old.Names):
 		if err := s.own.refresh(ctx, c); err != nil {
 			s.log.Error("the server keeps its certificate until that is renewed", "error", err)
+		}
+	}
+	return nil
+}
+
+// refuseAddresses refuses clients' addresses as proofs while, until the next
+// start, balancers tell them.
+func (s *Server) refuseAddresses(c *config.Config) error {
+	for name, d := range c.Directories {
+		if s.proxied && d.Kubernetes.Proof == config.ProofSourceAddress {
+			return c.At("directories."+name+".kubernetes.proof", errors.New("the listener takes clients' addresses from balancers until the next start, and such prove nothing"))
 		}
 	}
 	return nil
@@ -288,12 +310,12 @@ func (s *Server) listenACME(c *config.Config) (all []bound, err error) {
 		return nil, fmt.Errorf("listen: %w", err)
 	}
 	if len(c.TrustedProxies) > 0 {
-		l = acmeserver.ProxyListener(l, c.TrustedProxies)
+		l, s.proxied = acmeserver.ProxyListener(l, c.TrustedProxies), true
 	}
 	acme := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*s.acme.Load()).ServeHTTP(w, r) })
 	all = append(all, bound{"acme", l, acmeserver.HTTPServer(acme, s.own.tlsConfig()), true})
 
-	a := &admin.Server{Authority: s.authority, Signing: s.signing, Version: s.version, Logger: s.log}
+	a := &admin.Server{Console: operator.New(s.authority, s.db, nil), Signing: s.signing, Version: s.version, Logger: s.log}
 	if l, err = admin.Listen(c.Path(c.Admin.Socket)); err != nil {
 		return all, fmt.Errorf("admin.socket: %w", err)
 	}

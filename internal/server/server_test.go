@@ -104,6 +104,11 @@ func load(path string) (*config.Config, error) {
 	return c, nil
 }
 
+// reader reads the file again.
+func reader(path string) func() (*config.Config, error) {
+	return func() (*config.Config, error) { return load(path) }
+}
+
 // running is a server of this process.
 type running struct {
 	server.Running
@@ -153,7 +158,7 @@ func start(t *testing.T, made *setup.Made) *running {
 	ready := make(chan server.Running, 1)
 	go func() {
 		r.ended <- server.Run(ctx, server.Options{
-			Config: c, Reload: func() (*config.Config, error) { return load(made.Config) }, Version: "test",
+			Config: c, Reload: reader(made.Config), Version: "test",
 			Logger: slog.New(slog.NewTextHandler(r.log, nil)), Ready: func(r server.Running) { ready <- r },
 		})
 	}()

@@ -7,7 +7,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -19,8 +18,10 @@ import (
 
 	"github.com/chancery-pki/chancery/internal/acmeserver"
 	"github.com/chancery-pki/chancery/internal/ca"
+	"github.com/chancery-pki/chancery/internal/ca/proof"
 	"github.com/chancery-pki/chancery/internal/cert"
 	"github.com/chancery-pki/chancery/internal/challenge"
+	"github.com/chancery-pki/chancery/internal/challenge/kubernetes"
 	"github.com/chancery-pki/chancery/internal/config"
 	"github.com/chancery-pki/chancery/internal/issuer"
 	"github.com/chancery-pki/chancery/internal/protocol"
@@ -40,6 +41,15 @@ type parts struct {
 	held        []string               // key IDs of those that sign certificates here
 	lists       []*x509.RevocationList // CRLs made elsewhere
 	above       []*x509.Certificate    // the CAs above the issuing ones
+	closers     []func()
+}
+
+// close lets go of what validators hold. Those that are asked meanwhile answer
+// all the same.
+func (p *parts) close() {
+	for _, do := range p.closers {
+		do()
+	}
 }
 
 // wire opens keys and makes issuers, validators and directories. It reads
@@ -67,11 +77,15 @@ func wire(ctx context.Context, c *config.Config, keys *keyring, log *slog.Logger
 	}
 	own := ownAddresses(c)
 	for name := range c.Directories {
-		if err := p.directory(c, name, own); err != nil {
+		if err := p.directory(c, name, own, log); err != nil {
 			faults = append(faults, err)
 		}
 	}
-	return p, errors.Join(faults...)
+	if len(faults) > 0 {
+		p.close()
+		return nil, errors.Join(faults...)
+	}
+	return p, nil
 }
 
 func (p *parts) issuer(ctx context.Context, c *config.Config, name string, ic config.Issuer, keys *keyring, log *slog.Logger) (*issuer.Local, error) {
@@ -232,52 +246,6 @@ func (o opening) publishing(ctx context.Context, a *issuer.Authority, r *respond
 	return err
 }
 
-// foreignLists reads the CRLs that are made elsewhere, as the root's.
-func (p *parts) foreignLists(c *config.Config) error {
-	for i, file := range c.Publish.CRLs {
-		list, err := p.readList(c.Path(file))
-		if err != nil {
-			return c.At(fmt.Sprintf("publish.crls[%d]", i), err)
-		}
-		p.lists = append(p.lists, list)
-	}
-	return nil
-}
-
-// readList reads a CRL (DER or PEM) of one of the CAs in the issuers' chains.
-func (p *parts) readList(path string) (*x509.RevocationList, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	der, err := io.ReadAll(io.LimitReader(f, maxForeignList+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(der) > maxForeignList {
-		return nil, fmt.Errorf("%s is over %d MiB", path, maxForeignList>>20)
-	}
-	if block, _ := pem.Decode(der); block != nil {
-		der = block.Bytes
-	}
-	list, err := x509.ParseRevocationList(der)
-	if err != nil {
-		return nil, fmt.Errorf("%s is not a CRL: %w", path, err)
-	}
-	for _, by := range p.above {
-		if !bytes.Equal(by.RawSubject, list.RawIssuer) {
-			continue
-		}
-		_, _, _, err := revocation.CRLNumber(der, by)
-		return list, err
-	}
-	return nil, fmt.Errorf("%s was made by %q, which is in no issuer's chain", path, list.Issuer)
-}
-
-// maxForeignList bounds a CRL that was made elsewhere: a root's lists a few CAs.
-const maxForeignList = 4 << 20
-
 // publishURL is where the publish listener has something of a key's, seen
 // from outside.
 func publishURL(base, path, id, ending string) string {
@@ -285,7 +253,7 @@ func publishURL(base, path, id, ending string) string {
 }
 
 // directory makes one directory's rules, validators and description.
-func (p *parts) directory(c *config.Config, name string, own []netip.AddrPort) error {
+func (p *parts) directory(c *config.Config, name string, own []netip.AddrPort, log *slog.Logger) error {
 	rules, err := c.Directory(name)
 	if err != nil {
 		return err
@@ -321,12 +289,17 @@ func (p *parts) directory(c *config.Config, name string, own []netip.AddrPort) e
 	// Records hold it, so it stays as long as external_url does.
 	hashPrefix := strings.TrimSuffix(c.ExternalURL, "/") + "/acme/" + name + "/account-hash/"
 	// The one table of challenges.
-	d.Validators = map[protocol.ChallengeType]ca.Validator{
+	d.Validators = proof.Validators{
 		protocol.HTTP01:       challenge.HTTP01{Network: network},
 		protocol.TLSALPN01:    challenge.TLSALPN01{Network: network},
 		protocol.DNS01:        challenge.DNS01{Resolver: network.Resolver},
 		protocol.DNSAccount01: challenge.DNSAccount01{Resolver: network.Resolver},
 		protocol.DNSPersist01: challenge.DNSPersist01{Resolver: network.Resolver, Issuers: identities, HashPrefix: hashPrefix, PlainAccountURL: true},
+	}
+	if dc.Kubernetes.Cluster != "" {
+		if d.Validators[protocol.Kubernetes01], err = p.cluster(c, name, log); err != nil {
+			return err
+		}
 	}
 	if dc.CAA.Enabled {
 		d.CAA = challenge.CAA{Resolver: network.Resolver, Issuers: dc.CAA.Identities}
@@ -340,6 +313,41 @@ func (p *parts) directory(c *config.Config, name string, own []netip.AddrPort) e
 	return nil
 }
 
+// askCluster bounds what a directory says of its validations' time, so that the
+// client's POST still waits when a cluster's silence is known.
+const askCluster = 10 * time.Second
+
+// cluster makes the verifier of a directory's pods.
+func (p *parts) cluster(c *config.Config, directory string, log *slog.Logger) (ca.Validator, error) {
+	dc := c.Directories[directory]
+	of := c.Clusters[dc.Kubernetes.Cluster]
+	byAddress := dc.Kubernetes.Proof == config.ProofSourceAddress
+	v, err := kubernetes.New(kubernetes.Config{
+		Cluster: dc.Kubernetes.Cluster, Kubeconfig: c.Path(of.Kubeconfig), Audience: acmeserver.DirectoryURL(c.ExternalURL, directory),
+		SourceAddress: byAddress, RequireReady: of.RequireReady, Timeout: min(time.Duration(dc.Validation.Timeout), askCluster), Logger: log,
+		Domain: of.Domain, ShortNames: of.ShortNames, BareNamespace: of.BareNamespace, Templates: of.Templates, Namespaces: of.Namespaces,
+	})
+	if err != nil { // "kubernetes-01: ", and the verifier's own word for the setting
+		field, why, ok := strings.Cut(strings.TrimPrefix(err.Error(), "kubernetes-01: "), ": ")
+		path := "clusters." + dc.Kubernetes.Cluster
+		setting := map[string]string{
+			"Kubeconfig": ".kubeconfig", "Domain": ".domain", "BareNamespace": ".bare_namespace", "Templates": ".templates", "Namespaces": ".namespaces",
+		}[field]
+		if ok && setting != "" {
+			return nil, c.At(path+setting, errors.New(why))
+		}
+		return nil, c.At(path, err)
+	}
+	p.closers = append(p.closers, v.Close)
+	if byAddress {
+		return v, nil
+	}
+	return struct { // without Whois: an address proves nothing here
+		ca.Validator
+		proof.Rechecker
+	}{v, v}, nil
+}
+
 func limits(l config.RateLimits) ca.Limits {
 	one := func(l config.Limit) store.Limit {
 		if l.Off {
@@ -350,7 +358,7 @@ func limits(l config.RateLimits) ca.Limits {
 	return ca.Limits{
 		AccountsPerAddress: one(l.NewAccountsPerAddress), OrdersPerAccount: one(l.OrdersPerAccount),
 		OrdersPerClient: one(l.OrdersPerClient), CertificatesPerName: one(l.CertificatesPerName),
-		FailuresPerAccount: one(l.FailedValidationsPerAccount),
+		FailuresPerAccount: one(l.FailedValidationsPerAccount), AccountsPerSubject: one(l.AccountsPerPod),
 	}
 }
 
@@ -389,11 +397,15 @@ func newNetwork(c *config.Config, v config.Validation, own []netip.AddrPort) (*c
 	return n, nil
 }
 
-// ownAddresses are our listeners and the database, which validation must not
-// be turned against.
+// ownAddresses are our listeners, the database and the Kubernetes APIs, as far
+// as addresses are given, which validation must not be turned against.
 func ownAddresses(c *config.Config) []netip.AddrPort {
 	var own []netip.AddrPort
-	for _, listen := range []string{c.Listen, c.Metrics.Listen, c.Publish.Listen, databaseHost(c.Database.DSN)} {
+	all := []string{c.Listen, c.Metrics.Listen, c.Publish.Listen, databaseHost(c.Database.DSN)}
+	for _, of := range c.Clusters {
+		all = append(all, c.APIServers(of)...)
+	}
+	for _, listen := range all {
 		host, port, err := net.SplitHostPort(listen)
 		if err != nil {
 			continue

@@ -1,6 +1,7 @@
 package setup
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,11 +9,15 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
+	"github.com/chancery-pki/chancery/internal/api"
+	"github.com/chancery-pki/chancery/internal/challenge/loopdns"
 	"github.com/chancery-pki/chancery/internal/config"
 	"github.com/chancery-pki/chancery/internal/server"
 )
@@ -40,6 +45,7 @@ type ready struct {
 	Root        string            `json:"root"`
 	Admin       string            `json:"admin"`
 	Metrics     string            `json:"metrics"`
+	Env         string            `json:"env"` // a file for shells: what Go programs want to know
 	PID         int               `json:"pid"`
 }
 
@@ -59,12 +65,12 @@ func (d Demo) Run(ctx context.Context) (err error) {
 		return err
 	}
 	if d.Resolver == "" {
-		dns, err := startDNS()
+		dns, err := loopdns.Start()
 		if err != nil {
 			return err
 		}
 		defer dns.Close()
-		d.Resolver = dns.addr()
+		d.Resolver = dns.Addr()
 	}
 	made, err := d.make(ctx)
 	if err != nil {
@@ -157,7 +163,7 @@ func (d Demo) make(ctx context.Context) (*Made, error) {
 		if e.Networks = d.Allow; len(e.Networks) == 0 {
 			e.Networks = []string{"127.0.0.0/8", "::1/128"}
 		}
-		e.NoRateLimits, e.OpenClients = true, true
+		e.NoRateLimits, e.OpenClients, e.Workloads = true, true, true
 	}
 	made, err := in.Run(ctx)
 	if err == nil {
@@ -174,7 +180,7 @@ func (d Demo) make(ctx context.Context) (*Made, error) {
 
 func (d Demo) again(in Init, configFile string) (*Made, error) {
 	made := &Made{Config: configFile, Bundle: filepath.Join(d.Dir, "roots.pem"), Roots: []string{filepath.Join(d.Dir, "root", "root.pem")}}
-	example := in.example(parentDomain(in.DNS))
+	example := in.example(in.domain())
 	for _, usage := range usages {
 		example.Issuers = append(example.Issuers, exampleIssuer(kind{}, usage))
 	}
@@ -189,10 +195,13 @@ func (d Demo) again(in Init, configFile string) (*Made, error) {
 func (d Demo) show(ctx context.Context, made *Made, c *config.Config, r server.Running, begun time.Time) error {
 	line := ready{
 		Directories: map[string]string{}, Root: made.Roots[0], Admin: c.Path(c.Admin.Socket),
-		Metrics: "http://" + r.Metrics.String() + "/metrics", PID: os.Getpid(),
+		Metrics: "http://" + r.Metrics.String() + "/metrics", PID: os.Getpid(), Env: filepath.Join(d.Dir, "env"),
 	}
-	for _, name := range []string{"servers", "clients"} {
+	for _, name := range []string{"servers", "clients", "workloads"} {
 		line.Directories[name] = c.ExternalURL + "/acme/" + name + "/directory"
+	}
+	if err := d.writeEnv(ctx, made, line); err != nil {
+		return err
 	}
 	if d.JSON {
 		return json.NewEncoder(d.Out).Encode(line)
@@ -205,4 +214,70 @@ func (d Demo) show(ctx context.Context, made *Made, c *config.Config, r server.R
 		s.invite()
 	}
 	return nil
+}
+
+// outsideName is what an EAB key of the demo approves, so that a client
+// without a listener gets it.
+const outsideName = "outside.demo.internal"
+
+// writeEnv writes the file that the library's examples are started with: where
+// to get certificates, whom to trust, where to listen so that challenges are
+// found; and for people an EAB key.
+func (d Demo) writeEnv(ctx context.Context, made *Made, line ready) error {
+	values := [][2]string{
+		{"CHANCERY_DIRECTORY", line.Directories["workloads"]},
+		{"CHANCERY_ROOTS", made.Bundle},
+		{"DEMO_LISTEN", net.JoinHostPort("127.0.0.1", strconv.Itoa(d.TLSPort))},
+	}
+	if !d.JSON { // programs make their own keys, and count them
+		file := filepath.Join(d.Dir, "outside.eab")
+		if err := writeEABKey(ctx, line.Admin, file); err != nil {
+			return fmt.Errorf("an EAB key: %w", err)
+		}
+		values = append(values, [2]string{"DEMO_EAB", file})
+	}
+	var text strings.Builder
+	for _, v := range values {
+		fmt.Fprintf(&text, "export %s='%s'\n", v[0], strings.ReplaceAll(v[1], "'", `'\''`))
+	}
+	return os.WriteFile(line.Env, []byte(text.String()), 0o600)
+}
+
+// writeEABKey makes a key that approves outsideName, for the library to read.
+func writeEABKey(ctx context.Context, socket, file string) error {
+	key, err := newEABKey(ctx, socket, api.NewEABKey{
+		Directory: "workloads", Label: "demo", Names: []string{outsideName}, PreApproved: true, Accounts: new(int),
+	})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, []byte(key.ID+" "+key.HMACKey+"\n"), 0o600)
+}
+
+// newEABKey asks the admin API on its socket, as chancery admin does.
+func newEABKey(ctx context.Context, socket string, wanted api.NewEABKey) (key api.EABKey, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", socket)
+	}}
+	defer transport.CloseIdleConnections()
+	body, err := json.Marshal(wanted)
+	if err != nil {
+		return key, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://admin/v1/eab-keys", bytes.NewReader(body))
+	if err != nil {
+		return key, err
+	}
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		return key, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return key, fmt.Errorf("the admin API answered %s", resp.Status)
+	}
+	return key, json.NewDecoder(io.LimitReader(resp.Body, 1<<16)).Decode(&key)
 }

@@ -106,9 +106,34 @@ func TestDemoJSON(t *testing.T) {
 	if err := d.Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	line := regexp.MustCompile(`^\{"directories":\{"clients":"https://127\.0\.0\.1:\d+/acme/clients/directory","servers":"https://[^"]+/directory"\},"root":"[^"]+/root\.pem","admin":"[^"]+/admin\.sock","metrics":"http://[^"]+/metrics","pid":\d+\}\n$`)
+	line := regexp.MustCompile(`^\{"directories":\{"clients":"https://127\.0\.0\.1:\d+/acme/clients/directory","servers":"https://[^"]+/directory","workloads":"https://[^"]+/directory"\},"root":"[^"]+/root\.pem","admin":"[^"]+/admin\.sock","metrics":"http://[^"]+/metrics","env":"[^"]+/env","pid":\d+\}\n$`)
 	if !line.Match(out.Bytes()) {
 		t.Errorf("%s", out.String())
+	}
+}
+
+// What the library's examples are started with.
+func TestDemoEnv(t *testing.T) {
+	t.Parallel()
+	d := quiet(t.TempDir(), io.Discard)
+	if err := d.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	env, err := os.ReadFile(filepath.Join(d.Dir, "env"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`export CHANCERY_DIRECTORY='https://127\.0\.0\.1:\d+/acme/workloads/directory'`, `export CHANCERY_ROOTS='.*/roots\.pem'`,
+		`export DEMO_LISTEN='127\.0\.0\.1:\d+'`, `export DEMO_EAB='.*/outside\.eab'`,
+	} {
+		if !regexp.MustCompile("(?m)^" + want + "$").Match(env) {
+			t.Errorf("env lacks %s: %s", want, env)
+		}
+	}
+	eab, err := os.ReadFile(filepath.Join(d.Dir, "outside.eab"))
+	if err != nil || !regexp.MustCompile(`^\S+ [A-Za-z0-9_-]{40,}\n$`).Match(eab) {
+		t.Errorf("%s, %v", eab, err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package setup
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/rand"
@@ -64,6 +65,7 @@ type Init struct {
 	RootCert     string // a root brought along; "" makes one
 	RootKey      string // its key
 	RootPassword []byte // of the root's key; nil for a new one: a passphrase is made
+	Kubernetes   string // the domain of the cluster that the server is to run in, and whose pods it certifies; "" for none
 	Constrain    bool   // the issuing CAs may name only what lies under DNS's parent domain
 	Overrides    func(*config.Example)
 }
@@ -112,7 +114,7 @@ func (in Init) Run(ctx context.Context) (made *Made, err error) {
 	if in.RootCert != "" && len(kinds) > 1 {
 		return nil, errors.New("a root brought along goes with one key type: choose ecdsa or rsa")
 	}
-	made = &Made{Config: filepath.Join(in.Dir, "chancery.yaml"), Bundle: filepath.Join(in.Dir, "roots.pem"), Domain: parentDomain(in.DNS)}
+	made = &Made{Config: filepath.Join(in.Dir, "chancery.yaml"), Bundle: filepath.Join(in.Dir, "roots.pem"), Domain: in.domain()}
 	if _, err := os.Lstat(made.Config); !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s is there already: this folder has a CA; choose another", made.Config)
 	}
@@ -204,10 +206,19 @@ func (in Init) check() error {
 	if id.IsWildcard() {
 		return errors.New("--dns: the CA's own name can't be a wildcard")
 	}
+	if in.Kubernetes == "" {
+		return nil
+	}
+	if id, err := protocol.ParseIdentifier(string(protocol.DNS), in.Kubernetes); err != nil || id.Value != in.Kubernetes || id.IsWildcard() {
+		return fmt.Errorf("--kubernetes: %q is not a cluster's domain, as cluster.local is", in.Kubernetes)
+	}
 	return nil
 }
 
-// parentDomain is the domain that the CA lives in and issues for.
+// domain is what the CA issues for: the cluster's, or the one that it lives in.
+func (in Init) domain() string { return cmp.Or(in.Kubernetes, parentDomain(in.DNS)) }
+
+// parentDomain is the domain that a host lives in.
 func parentDomain(dns string) string {
 	if _, parent, ok := strings.Cut(dns, "."); ok {
 		if _, err := netip.ParseAddr(dns); err != nil {
@@ -224,6 +235,9 @@ func (in Init) example(domain string) config.Example {
 	}
 	if _, err := netip.ParseAddr(domain); err == nil {
 		e.Allow = []string{domain}
+	}
+	if in.Kubernetes != "" { // as deploy/kubernetes has it
+		e.Kubernetes, e.Listen, e.Database = in.Kubernetes, ":8443", "/var/lib/chancery/chancery.db"
 	}
 	return e
 }
@@ -286,7 +300,7 @@ func (in Init) issuing(k kind, usage cert.Usage, root *x509.Certificate, rootKey
 		CommonName: in.Name + k.label + " " + what + " CA", Organization: in.Name, Now: time.Now(), Usages: []cert.Usage{usage},
 	}
 	if in.Constrain {
-		domain := parentDomain(in.DNS)
+		domain := in.domain()
 		if addr, err := netip.ParseAddr(domain); err == nil {
 			ca.PermittedIPs = []netip.Prefix{netip.PrefixFrom(addr, addr.BitLen())}
 		} else {

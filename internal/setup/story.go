@@ -243,6 +243,7 @@ func (s *story) invite() {
 	s.say("  root of trust   %s", root)
 	s.say("  for servers     %s", servers)
 	s.say("  for clients     %s", s.ready.Directories["clients"])
+	s.say("  for both        %s", s.ready.Directories["workloads"])
 	s.say("\nTry it:") // by .test names: Caddy has a CA of its own for .internal ones
 	s.say("  certbot   REQUESTS_CA_BUNDLE=%s certbot certonly --standalone -n --agree-tos -m you@example.org \\\n"+
 		"              --server %s --http-01-port %d \\\n"+
@@ -251,6 +252,7 @@ func (s *story) invite() {
 		"              --path %s/lego --http --http.port 127.0.0.1:%d -d two.demo.test run", root, servers, d.Dir, d.HTTPPort)
 	s.say("  Caddy     printf '{\\n acme_ca %s\\n acme_ca_root %s\\n http_port %d\\n https_port %d\\n}\\nthree.demo.test {\\n respond hello\\n}\\n' | \\\n"+
 		"              caddy run --adapter caddyfile --config -", servers, root, d.HTTPPort, d.TLSPort)
+	s.say("  Go        . %s && go run ./examples/http   (or grpc, tcp, outside, signer)", s.ready.Env)
 	s.say("  curl      curl --cacert %s %s", root, servers)
 	s.say("  admin     chancery admin --socket %s certs list", s.ready.Admin)
 	s.say("  metrics   curl %s", s.ready.Metrics)

@@ -25,7 +25,11 @@ func (m *Made) Explain(w io.Writer, in Init) {
 	}
 	p("  configuration        %s", m.Config)
 	p("  issues for           names below %s; see names.allow\n", m.Domain)
-	p("Start it:\n  chanceryd check %s && chanceryd serve %s\n", m.Config, m.Config)
+	if in.Kubernetes != "" {
+		p("Bring it into the cluster: deploy/kubernetes/README.md, step 3.\n")
+	} else {
+		p("Start it:\n  chanceryd check %s && chanceryd serve %s\n", m.Config, m.Config)
+	}
 	p("Trust it:")
 	p("  Debian, Ubuntu       cp %s /usr/local/share/ca-certificates/%s.crt && update-ca-certificates", m.Bundle, fileName(in.Name))
 	p("  Fedora, RHEL         cp %s /etc/pki/ca-trust/source/anchors/ && update-ca-trust", m.Bundle)

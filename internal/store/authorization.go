@@ -10,7 +10,7 @@ import (
 )
 
 const authorizationColumns = `id, account, directory, identifier, wildcard, status, expires_at, token, offered, created_at,
-	attempt_type, processing, tries, next_at, problem, validated_at, response`
+	attempt_type, processing, tries, next_at, problem, validated_at, response, bound_to, subject`
 
 func scanAuthorization(rows engine.Row, a *protocol.Authorization) (err error) {
 	var identifier, offered, problem string
@@ -18,7 +18,7 @@ func scanAuthorization(rows engine.Row, a *protocol.Authorization) (err error) {
 	t := &a.Attempt
 	if err := rows.Scan((*string)(&a.ID), (*string)(&a.Account), &a.Directory, &identifier, &a.Wildcard, (*string)(&a.Status),
 		&expiresAt, &a.Token, &offered, &createdAt,
-		(*string)(&t.Type), &t.Processing, &t.Tries, &nextAt, &problem, &validatedAt, &t.Response); err != nil {
+		(*string)(&t.Type), &t.Processing, &t.Tries, &nextAt, &problem, &validatedAt, &t.Response, &a.BoundTo, &a.Subject); err != nil {
 		return err
 	}
 	a.ExpiresAt, a.CreatedAt = fromMicros(expiresAt), fromMicros(createdAt)
@@ -121,10 +121,10 @@ func (tx *Tx) InsertAuthorization(a protocol.Authorization) error {
 	}
 	t := &a.Attempt
 	return tx.insert("INSERT INTO authorizations ("+authorizationColumns+`, claimed_until)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, 0) ON CONFLICT DO NOTHING`,
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, 0) ON CONFLICT DO NOTHING`,
 		string(a.ID), string(a.Account), a.Directory, a.Identifier.String(), a.Wildcard, string(a.Status), micros(a.ExpiresAt),
 		a.Token, encodeOffered(a.Offered), micros(a.CreatedAt),
-		string(t.Type), t.Processing, int64(t.Tries), micros(t.NextAt), problem, micros(t.ValidatedAt), notNil(t.Response))
+		string(t.Type), t.Processing, int64(t.Tries), micros(t.NextAt), problem, micros(t.ValidatedAt), notNil(t.Response), a.BoundTo, a.Subject)
 }
 
 // RecordAttempt stores how the validation of a pending authorization stands:
@@ -143,25 +143,33 @@ func (tx *Tx) RecordAttempt(id protocol.AuthorizationID, a protocol.Attempt, cla
 		micros(claimedUntil))
 }
 
-// FinishValidation makes a pending authorization valid or invalid, with how
-// the attempt ended, and with a new end unless expiresAt is zero. False: it
-// wasn't pending any more.
-func (tx *Tx) FinishValidation(id protocol.AuthorizationID, a protocol.Attempt, status protocol.AuthorizationStatus, expiresAt time.Time) (bool, error) {
-	problem, err := encodeProblem(a.Error)
+// FinishValidation makes a pending authorization what z says of its status,
+// attempt, subject and end: valid, or invalid. False: it wasn't pending any
+// more.
+func (tx *Tx) FinishValidation(z protocol.Authorization) (bool, error) {
+	t := &z.Attempt
+	problem, err := encodeProblem(t.Error)
 	if err != nil {
 		return false, err
 	}
 	return tx.changed(`UPDATE authorizations SET status = $2, attempt_type = $3, processing = FALSE, tries = $4, next_at = 0, problem = $5,
-		validated_at = $6, response = $7, claimed_until = 0, expires_at = CASE WHEN CAST($8 AS BIGINT) > 0 THEN $8 ELSE expires_at END
+		validated_at = $6, response = $7, claimed_until = 0, expires_at = $8, bound_to = $9, subject = $10
 		WHERE id = $1 AND status = 'pending'`,
-		string(id), string(status), string(a.Type), int64(a.Tries), problem, micros(a.ValidatedAt), notNil(a.Response), micros(expiresAt))
+		string(z.ID), string(z.Status), string(t.Type), int64(t.Tries), problem, micros(t.ValidatedAt), notNil(t.Response), micros(z.ExpiresAt), z.BoundTo, z.Subject)
 }
 
 // EndAuthorization moves an authorization from one status to another, such
-// as deactivated, and stops its validation. False: it wasn't in the first.
+// as deactivated, stops its validation and forgets the client's payload.
+// False: it wasn't in the first.
 func (tx *Tx) EndAuthorization(id protocol.AuthorizationID, from, to protocol.AuthorizationStatus) (bool, error) {
-	return tx.changed("UPDATE authorizations SET status = $3, processing = FALSE, claimed_until = 0 WHERE id = $1 AND status = $2",
-		string(id), string(from), string(to))
+	return tx.changed("UPDATE authorizations SET status = $3, processing = FALSE, claimed_until = 0, response = $4 WHERE id = $1 AND status = $2",
+		string(id), string(from), string(to), []byte{})
+}
+
+// ProvenBy reports whether the account holds, or held a while ago, a valid
+// authorization that rests on the subject.
+func (q *queries) ProvenBy(ctx context.Context, account protocol.AccountID, subject string) (bool, error) {
+	return q.exists(ctx, "SELECT 1 FROM authorizations WHERE account = $1 AND status = 'valid' AND subject = $2 LIMIT 1", string(account), subject)
 }
 
 // ClaimValidations takes validations that are due and that nobody works on,

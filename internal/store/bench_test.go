@@ -17,7 +17,7 @@ import (
 // openBench opens a database as the server does, with fsync.
 func openBench(b *testing.B, dsn string) *store.DB {
 	b.Helper()
-	db, err := store.Open(b.Context(), store.Options{DSN: dsn})
+	db, err := storetest.Open(b.Context(), store.Options{DSN: dsn})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -42,6 +42,10 @@ type Options struct {
 	// that were handed out.
 	UnsafeSync bool
 
+	// Postgres opens a PostgreSQL: engine/postgres.Open, which only programs
+	// that want it need carry. nil: such a DSN is refused.
+	Postgres func(ctx context.Context, dsn string, c engine.Config) (engine.Engine, error)
+
 	Logger *slog.Logger     // nil: discard
 	Clock  func() time.Time // nil: time.Now
 }
@@ -94,8 +98,11 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	db := &DB{clock: o.Clock, stats: &engine.Counters{}}
 	config := engine.Config{Clock: o.Clock, Logger: o.Logger, Counters: db.stats, UnsafeSync: o.UnsafeSync, Mark: db.mark}
 	if strings.HasPrefix(o.DSN, "postgres://") || strings.HasPrefix(o.DSN, "postgresql://") {
+		if o.Postgres == nil {
+			return nil, errors.New("store: this program was built without PostgreSQL; give it the path of an SQLite file")
+		}
 		config.Migrations = migrations("postgres")
-		p, err := engine.OpenPostgres(ctx, o.DSN, config)
+		p, err := o.Postgres(ctx, o.DSN, config)
 		if err != nil {
 			return nil, fmt.Errorf("store: PostgreSQL: %w", err)
 		}

@@ -12,7 +12,8 @@
 //
 // Durable before visible: [DB.Update] returns when the change is on disk, and
 // [DB.Listen] tells all replicas of what they must know. How statements reach
-// the two engines, and how writers share a commit, is internal/store/engine's;
+// the two engines, and how writers share a commit, is internal/store/engine's,
+// and engine/postgres's, which only who wants it carries (Options.Postgres);
 // nonces are internal/store/nonce's, backups internal/store/dump's; storetest
 // has the suite that both engines pass.
 //
@@ -21,7 +22,7 @@
 // hashes and key ids are hexadecimal, and stored as the bytes they stand for.
 //
 // It may import internal/protocol, internal/cert, internal/audit, the packages
-// below it (engine, nonce, dump) and the standard library. Sources: RFC 8555
+// below it (engine, not engine/postgres; nonce, dump) and the standard library. Sources: RFC 8555
 // section 7.1 (the resources) and 6.5 (nonces), RFC 9773 section 5 (replaces),
 // RFC 6960 section 2.4 (an answer's times), RFC 5280 section 5.2 (a CRL's
 // number and parts).

@@ -25,7 +25,7 @@ func furnish(t *testing.T, db *store.DB) *storetest.Issuance {
 		t.Fatal(err)
 	}
 	i := storetest.NewIssuance(1000, time.Now())
-	i.Certificate.CRLShard = 3
+	i.Certificate.CRLShard, i.Authorization.BoundTo, i.Authorization.Subject = 3, "cluster/pod/0", "cluster/pod/1"
 	if err := issue(t.Context(), db, i); err != nil {
 		t.Fatal(err)
 	}
@@ -94,6 +94,9 @@ func TestDumpAndLoad(t *testing.T) {
 				c, err := target.Certificate(t.Context(), i.Certificate.Serial)
 				if err != nil || !bytes.Equal(c.DER, i.DER) || c.Revoked.Reason != cert.Superseded {
 					t.Errorf("the certificate: %+v, %v", c, err)
+				}
+				if z, err := target.Authorization(t.Context(), i.Authorization.ID); err != nil || z.Subject != "cluster/pod/1" || z.BoundTo != "cluster/pod/0" {
+					t.Errorf("the authorization: %+v, %v", z, err)
 				}
 				if c.CRLShard != 3 {
 					t.Errorf("its shard is %d, want 3", c.CRLShard)

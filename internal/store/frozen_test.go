@@ -14,6 +14,7 @@ import (
 
 	"github.com/chancery-pki/chancery/internal/store"
 	"github.com/chancery-pki/chancery/internal/store/engine"
+	pg "github.com/chancery-pki/chancery/internal/store/engine/postgres"
 )
 
 // wire is a network between us and PostgreSQL that can go dead: connections
@@ -81,9 +82,9 @@ func (w *wire) carry(c net.Conn) {
 }
 
 // open opens the engine over the wire, with so many connections in its pool.
-func (w *wire) open(t *testing.T, silence time.Duration, connections int) *engine.Postgres {
+func (w *wire) open(t *testing.T, silence time.Duration, connections int) *pg.DB {
 	t.Helper()
-	e, err := engine.OpenPostgres(t.Context(), w.dsn, engine.Config{
+	e, err := pg.Open(t.Context(), w.dsn, engine.Config{
 		Clock: time.Now, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Counters: new(engine.Counters),
 		Migrations: fstest.MapFS{"0001_first.sql": {Data: []byte("CREATE TABLE things (name TEXT PRIMARY KEY)")}},
 		UnsafeSync: true, Silence: silence,
@@ -103,7 +104,7 @@ func (w *wire) open(t *testing.T, silence time.Duration, connections int) *engin
 		})
 	}
 	all.Wait()
-	return e
+	return e.(*pg.DB)
 }
 
 func insert(name string) func(*engine.Tx) error {

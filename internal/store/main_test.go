@@ -35,7 +35,7 @@ func dsn(t testing.TB, engine string) string {
 func open(t testing.TB, o store.Options) *store.DB {
 	t.Helper()
 	o.UnsafeSync = true // see TestMain
-	db, err := store.Open(t.Context(), o)
+	db, err := storetest.Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -9,8 +10,10 @@ import (
 	"time"
 
 	"github.com/chancery-pki/chancery/internal/cert"
+	"github.com/chancery-pki/chancery/internal/protocol"
 	"github.com/chancery-pki/chancery/internal/store"
 	"github.com/chancery-pki/chancery/internal/store/engine"
+	pg "github.com/chancery-pki/chancery/internal/store/engine/postgres"
 )
 
 // openFirst opens a database as the first version did.
@@ -26,7 +29,7 @@ func openFirst(t *testing.T, name, dsn string) engine.Engine {
 	}
 	var e engine.Engine
 	if name == "postgres" {
-		e, err = engine.OpenPostgres(t.Context(), dsn, c)
+		e, err = pg.Open(t.Context(), dsn, c)
 	} else {
 		e, err = engine.OpenSQLite(t.Context(), dsn, c)
 	}
@@ -36,7 +39,8 @@ func openFirst(t *testing.T, name, dsn string) engine.Engine {
 	return e
 }
 
-// insertAsFirst inserts a planned certificate by the first version's statement.
+// insertAsFirst inserts a planned certificate and an authorization by the first
+// version's statements.
 func insertAsFirst(t *testing.T, e engine.Engine, serial byte, notAfter time.Time) {
 	t.Helper()
 	err := e.Update(t.Context(), func(tx *engine.Tx) error {
@@ -45,6 +49,14 @@ func insertAsFirst(t *testing.T, e engine.Engine, serial byte, notAfter time.Tim
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18) ON CONFLICT DO NOTHING`,
 			[]any{[]byte{serial}, "planned", "order", "account", "servers", "server", "issuing", []byte{0xab}, "dns:a.example", []byte{0x30}, []byte{1},
 				int64(1), notAfter.UnixMicro(), int64(1), int64(0), int64(0), "", int64(0)})
+		if err != nil {
+			return err
+		}
+		_, err = tx.Exec(`INSERT INTO authorizations (id, account, directory, identifier, wildcard, status, expires_at, token, offered, created_at,
+			attempt_type, processing, tries, next_at, problem, validated_at, response, claimed_until)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, 0) ON CONFLICT DO NOTHING`,
+			[]any{fmt.Sprint("authorization", serial), "account", "servers", "dns:a.example", false, "valid", notAfter.UnixMicro(), "token", "http-01", int64(1),
+				"http-01", false, int64(1), int64(0), "", int64(1), []byte{}})
 		return err
 	})
 	if err != nil {
@@ -70,6 +82,12 @@ func TestMigrateFromFirst(t *testing.T) {
 			if name == "postgres" {
 				insertAsFirst(t, first, 2, notAfter)
 				serials = append(serials, "02")
+			}
+			for n := range serials {
+				z, err := db.Authorization(t.Context(), protocol.AuthorizationID(fmt.Sprint("authorization", n+1)))
+				if err != nil || z.Subject != "" || z.Status != protocol.AuthorizationValid {
+					t.Errorf("authorization %d: %+v, %v", n+1, z, err)
+				}
 			}
 			for _, serial := range serials {
 				c, err := db.Certificate(t.Context(), serial)

@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 
-	"github.com/chancery-pki/chancery/internal/store/engine"
 	"github.com/chancery-pki/chancery/internal/store/nonce"
 )
 
@@ -13,7 +12,7 @@ type Nonces = nonce.Set
 // Nonces starts handing out nonces: on SQLite those of this process, see
 // [nonce.InMemory]; on PostgreSQL those of all replicas, see [nonce.Shared].
 func (db *DB) Nonces(ctx context.Context) (*Nonces, error) {
-	p, ok := db.engine.(*engine.Postgres)
+	p, ok := db.engine.(nonce.Database)
 	if !ok {
 		return nonce.InMemory(db.clock), nil
 	}

@@ -57,7 +57,7 @@ func plainText(s string) bool { return utf8.ValidString(s) && !strings.Contains(
 func (db *DB) Listen(ctx context.Context, heard func(Notice), intact func(bool)) {
 	leave := db.ears.join(heard)
 	defer leave()
-	if p, ok := db.engine.(*engine.Postgres); ok {
+	if p, ok := db.engine.(listener); ok {
 		p.Listen(ctx, func(payload string) {
 			topic, body, _ := strings.Cut(payload, " ")
 			heard(Notice{topic, body})
@@ -67,6 +67,13 @@ func (db *DB) Listen(ctx context.Context, heard func(Notice), intact func(bool))
 	intact(true)
 	defer intact(false)
 	<-ctx.Done()
+}
+
+// listener is an engine that others write to beside this process.
+type listener interface {
+	// Listen calls heard with each notice's payload, on one goroutine, until
+	// ctx ends, and intact as [DB.Listen] does.
+	Listen(ctx context.Context, heard func(payload string), intact func(bool))
 }
 
 // ears are who listens in this process.

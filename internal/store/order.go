@@ -126,7 +126,8 @@ type Standing struct {
 	EABKey         protocol.EABKeyID      // "" if the account has none
 	EABKeyUsable   bool                   // neither revoked nor expired; true if there is none
 	Authorizations int                    // how many the order names
-	Lost           int                    // of these: missing, expired or no longer valid
+	Private        int                    // of these: proven by a pod or device, which must be asked again
+	Lost           int                    // of these: missing, no longer valid, or expired and not private
 }
 
 // OK reports whether a certificate may still be signed for the order.
@@ -141,18 +142,21 @@ const stillStands = `WITH RECURSIVE part(rest) AS (
 	SELECT authorizations FROM orders WHERE id = $1
 	UNION ALL SELECT substr(rest, 27) FROM part WHERE length(rest) > 26)
 SELECT o.status, length(o.authorizations), a.status, a.eab_key, k.revoked_at, k.expires_at,
-	(SELECT count(*) FROM part JOIN authorizations z ON z.id = substr(part.rest, 1, 26) WHERE z.status = 'valid' AND z.expires_at > $2)
+	(SELECT count(*) FROM part JOIN authorizations z ON z.id = substr(part.rest, 1, 26) WHERE z.status = 'valid' AND (z.expires_at > $2 OR z.subject <> '')),
+	(SELECT count(*) FROM part JOIN authorizations z ON z.id = substr(part.rest, 1, 26) WHERE z.subject <> '')
 FROM orders o LEFT JOIN accounts a ON a.id = o.account LEFT JOIN eab_keys k ON k.id = a.eab_key
 WHERE o.id = $1`
 
 // StillStands looks, in one statement and so in one state of the database,
-// at all that an order rests on; ErrNotFound if there is no such order.
+// at all that an order rests on; ErrNotFound if there is no such order. A
+// private proof has a few minutes to be finalized in, and is looked at again
+// before the key is used, so that its end no longer matters here.
 func (q *queries) StillStands(ctx context.Context, order protocol.OrderID, now time.Time) (Standing, error) {
 	return one(ctx, q, func(rows engine.Row, s *Standing) error {
 		var account, eabKey sql.Null[string]
 		var revokedAt, expiresAt sql.Null[int64]
 		var length, good int
-		if err := rows.Scan((*string)(&s.Order), &length, &account, &eabKey, &revokedAt, &expiresAt, &good); err != nil {
+		if err := rows.Scan((*string)(&s.Order), &length, &account, &eabKey, &revokedAt, &expiresAt, &good, &s.Private); err != nil {
 			return err
 		}
 		s.Account, s.EABKey = protocol.AccountStatus(account.V), protocol.EABKeyID(eabKey.V)

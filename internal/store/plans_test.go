@@ -63,6 +63,7 @@ func exercise(t *testing.T, db *store.DB) {
 		check(tx.ReplaceKey(i.Account.ID, "", "", nil))
 		check(tx.EndAccount(i.Account.ID, protocol.AccountDeactivated))
 		check(tx.EndAuthorization(i.Authorization.ID, protocol.AuthorizationValid, protocol.AuthorizationDeactivated))
+		check(tx.ProvenBy(ctx, i.Account.ID, "pod"))
 		check(tx.FailOrder(i.Order.ID, nil))
 		check(tx.RevokeCertificate(i.Certificate.Serial, cert.Revoked{At: tx.Now()}))
 		check(tx.ReplaceCertificate(i.Certificate.Serial, i.Order.ID))

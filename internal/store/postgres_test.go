@@ -27,16 +27,16 @@ func onPostgres(t *testing.T, fn func(t *testing.T)) {
 func TestPostgresUnsafe(t *testing.T) {
 	onPostgres(t, func(t *testing.T) {
 		dsn := dsn(t, "postgres")
-		_, err := store.Open(t.Context(), store.Options{DSN: dsn})
+		_, err := storetest.Open(t.Context(), store.Options{DSN: dsn})
 		if err == nil || !strings.Contains(err.Error(), "fsync is off") {
 			t.Errorf("an unsafe server: %v", err)
 		}
-		_, err = store.Open(t.Context(), store.Options{DSN: dsn + "&options=-csynchronous_commit%3Doff"})
+		_, err = storetest.Open(t.Context(), store.Options{DSN: dsn + "&options=-csynchronous_commit%3Doff"})
 		if err == nil {
 			t.Error("an unsafe session was taken")
 		}
 		for _, bad := range []string{"postgres://", "postgres://ca:secret@127.0.0.1:1/x?connect_timeout=1", "postgres://ca:secret@x:99999/"} {
-			_, err := store.Open(t.Context(), store.Options{DSN: bad})
+			_, err := storetest.Open(t.Context(), store.Options{DSN: bad})
 			if err == nil || strings.Contains(err.Error(), "secret") {
 				t.Errorf("%s: %v", bad, err)
 			}
@@ -51,7 +51,7 @@ func TestPostgresMigratesOnce(t *testing.T) {
 		var all sync.WaitGroup
 		for range 4 {
 			all.Go(func() {
-				db, err := store.Open(t.Context(), store.Options{DSN: dsn, UnsafeSync: true})
+				db, err := storetest.Open(t.Context(), store.Options{DSN: dsn, UnsafeSync: true})
 				if err != nil {
 					t.Error(err)
 					return

@@ -92,6 +92,20 @@ func TestSQLiteIsDurable(t *testing.T) {
 	}
 }
 
+// A program without PostgreSQL says so, and doesn't take the address for a file.
+func TestWithoutPostgres(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for _, dsn := range []string{"postgres://ca:secret@db/x", "postgresql:///x"} {
+		_, err := store.Open(t.Context(), store.Options{DSN: dsn})
+		if err == nil || !strings.Contains(err.Error(), "without PostgreSQL") || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: %v", dsn, err)
+		}
+	}
+	if left, err := os.ReadDir("."); len(left) > 0 || err != nil {
+		t.Errorf("it left %v: %v", left, err)
+	}
+}
+
 // One process owns a database; a second is told which.
 func TestSQLiteLock(t *testing.T) {
 	path := dsn(t, "sqlite")
@@ -133,7 +147,7 @@ func TestNewerSchemaRefused(t *testing.T) {
 		if _, err := raw(t, engine, dsn).Exec("INSERT INTO migrations (name, applied_at) VALUES ('9999_future.sql', 0)"); err != nil {
 			t.Fatal(err)
 		}
-		_, err := store.Open(t.Context(), store.Options{DSN: dsn, UnsafeSync: true})
+		_, err := storetest.Open(t.Context(), store.Options{DSN: dsn, UnsafeSync: true})
 		if err == nil || !strings.Contains(err.Error(), "9999_future.sql") {
 			t.Errorf("%s: a newer schema was opened: %v", engine, err)
 		}

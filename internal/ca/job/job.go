@@ -1,6 +1,7 @@
 package job
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"time"
@@ -12,7 +13,7 @@ import (
 type Set[R any] struct {
 	most, ofGroup int
 
-	mu      sync.Mutex // guards what follows, and Task and begun of each job
+	mu      sync.Mutex // guards what follows, and all of each job but what it made
 	running map[string]*Job[R]
 	groups  map[string]int // how many run, by group
 }
@@ -28,12 +29,16 @@ type Job[R any] struct {
 	begun time.Time
 	group string
 	task  Task
+
+	promised bool // by Promise
+	gaveUp   bool // by GiveUp
 }
 
 // Task describes a job to those who ask about it.
 type Task struct {
 	About string               // in the starter's own words
 	Left  func() time.Duration // an estimate of the time to its end, quick to make; nil: soon
+	Most  int                  // of its group at once, where that isn't as many as of any
 }
 
 // NewSet makes a set of which so many run at once, and of one group so many.
@@ -51,7 +56,7 @@ func (s *Set[R]) Start(ctx context.Context, id, group string, t Task, work func(
 	if j, ok := s.running[id]; ok {
 		return j
 	}
-	if len(s.running) >= s.most || group != "" && s.groups[group] >= s.ofGroup {
+	if len(s.running) >= s.most || group != "" && s.groups[group] >= cmp.Or(t.Most, s.ofGroup) {
 		return nil
 	}
 	j := &Job[R]{done: make(chan struct{}), begun: time.Now(), group: group, task: t}
@@ -118,6 +123,33 @@ func (s *Set[R]) Idle(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// Promise is called before others are told that the running job of this ID will
+// bring its work to an end, whatever it takes. False: it ended, or is ending
+// without a result, and there is nothing to promise.
+func (s *Set[R]) Promise(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	j := s.running[id]
+	if j == nil || j.gaveUp {
+		return false
+	}
+	j.promised = true
+	return true
+}
+
+// GiveUp is a running job's own question whether it may end without a result:
+// true where nobody was promised one, and nobody will be.
+func (s *Set[R]) GiveUp(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	j := s.running[id]
+	if j == nil {
+		return true
+	}
+	j.gaveUp = !j.promised
+	return j.gaveUp
 }
 
 // Find says what the running job of this ID is about; false: none runs.

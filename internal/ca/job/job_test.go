@@ -114,3 +114,51 @@ func TestRetry(t *testing.T) {
 		}
 	}
 }
+
+// A job may end without a result as long as nobody was promised one, and nobody
+// is promised one by a job that is ending so.
+func TestPromise(t *testing.T) {
+	for _, promised := range []bool{true, false} {
+		s, gate := NewSet[string](1, 1), make(chan bool)
+		gaveUp := make(chan bool)
+		j := s.Start(t.Context(), "a", "", Task{}, func(context.Context) (string, error) {
+			<-gate
+			gaveUp <- s.GiveUp("a")
+			<-gate
+			return "", nil
+		})
+		if promised && !s.Promise("a") {
+			t.Error("a running job promises nothing")
+		}
+		gate <- true
+		if got := <-gaveUp; got == promised {
+			t.Errorf("promised: %v, gave up: %v", promised, got)
+		}
+		if s.Promise("a") != promised {
+			t.Error("a job that gives up promises")
+		}
+		close(gate)
+		j.Wait(t.Context(), time.Minute)
+		if s.Promise("a") || !s.GiveUp("a") {
+			t.Error("a job that has ended promises")
+		}
+	}
+}
+
+// A group may have a bound of its own.
+func TestGroupBound(t *testing.T) {
+	s, gate := NewSet[string](10, 1), make(chan bool)
+	work := func(context.Context) (string, error) { <-gate; return "", nil }
+	for i, want := range []bool{true, true, true, false} {
+		if j := s.Start(t.Context(), fmt.Sprint(i), "wide", Task{Most: 3}, work); (j != nil) != want {
+			t.Errorf("job %d: %v", i, j != nil)
+		}
+	}
+	for i, want := range []bool{true, false} {
+		if j := s.Start(t.Context(), fmt.Sprint("n", i), "narrow", Task{}, work); (j != nil) != want {
+			t.Errorf("job %d of the narrow group: %v", i, j != nil)
+		}
+	}
+	close(gate)
+	s.Idle(t.Context())
+}

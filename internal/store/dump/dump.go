@@ -65,7 +65,7 @@ var tables = []table{
 	{"retired_keys", "directory:t thumbprint:t retired_at:i", "directory, thumbprint"},
 	{"eab_keys", "id:t directory:t label:t mac_key:b profiles:t names:t pre_approved:f max_accounts:i accounts:i created_at:i expires_at:i revoked_at:i", "id"},
 	{"orders", "id:t account:t directory:t status:t identifiers:t authorizations:t profile:t not_before:i not_after:i replaces:t problem:t certificate:t created_at:i expires_at:i", "id"},
-	{"authorizations", "id:t account:t directory:t identifier:t wildcard:f status:t expires_at:i token:t offered:t created_at:i attempt_type:t processing:f tries:i next_at:i problem:t validated_at:i response:b claimed_until:i", "id"},
+	{"authorizations", "id:t account:t directory:t identifier:t wildcard:f status:t expires_at:i token:t offered:t created_at:i attempt_type:t processing:f tries:i next_at:i problem:t validated_at:i response:b bound_to:t subject:t claimed_until:i", "id"},
 	{"certificates", "serial:b state:t order_id:t account:t directory:t profile:t issuer:t issuer_key_id:b names:t der:b key_hash:b not_before:i not_after:i planned_at:i revoked_at:i revoked_reason:i replaced_by:t crl_shard:i client:t claimed_until:i", "serial"},
 	{"certificate_names", "name:t not_after:i serial:b", "name, not_after, serial"},
 	{"blocked_keys", "key_hash:b why:t blocked_at:i", "key_hash"},

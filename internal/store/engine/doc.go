@@ -1,4 +1,5 @@
-// Package engine brings statements to SQLite and to PostgreSQL: it opens the
+// Package engine brings statements to a database: the words that SQLite and
+// PostgreSQL share, and SQLite's engine; the other one is engine/postgres. It opens the
 // database, applies migrations, runs write transactions so that they are on
 // disk when Update returns, and tells the failures that may pass from those
 // that won't. It knows no table but its own list of migrations; what is stored
@@ -6,9 +7,7 @@
 //
 // On SQLite one connection writes, and one of the callers commits for all that
 // came meanwhile, so that they share one sync (writer.go); short reads go by
-// the same connection, and nobody is shown what isn't on disk (reading.go). On PostgreSQL each call has its own transaction, READ COMMITTED, which
-// runs again when the server ended it in favour of another. Notices go by LISTEN
-// and NOTIFY there (listen.go).
+// the same connection, and nobody is shown what isn't on disk (reading.go).
 //
-// It may import the standard library and the two drivers.
+// It may import the standard library and SQLite's two drivers.
 package engine

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"sync/atomic"
@@ -45,6 +46,8 @@ type Runner interface {
 
 // Engine is a database, whichever it is.
 type Engine interface {
+	// Reader reads what is committed; see [Reading].
+	Reader() Runner
 	// Update runs fn in a write transaction; see store.DB.Update.
 	Update(ctx context.Context, fn func(*Tx) error) error
 	// Ping reports whether the database answers.
@@ -52,8 +55,13 @@ type Engine interface {
 	// Snapshot lets fn read one consistent state, for as long as it likes.
 	Snapshot(ctx context.Context, fn func(Runner) error) error
 	// Close waits for the transaction under way. Closing again does nothing.
-	Close() error
+	io.Closer
 }
+
+// Channel is where notices between replicas go by. PostgreSQL's channels belong
+// to one database. A payload begins with a word; those that begin with a space
+// are the engine's.
+const Channel = "chancery"
 
 // Config is what both engines need.
 type Config struct {
@@ -77,8 +85,8 @@ type Counters struct {
 	Commits, Callers, CommitTime, Waiting atomic.Int64 // CommitTime in nanoseconds
 }
 
-// committed counts one commit that began at start and served so many callers.
-func (c *Counters) committed(start time.Time, callers int) {
+// Committed counts one commit that began at start and served so many callers.
+func (c *Counters) Committed(start time.Time, callers int) {
 	c.Commits.Add(1)
 	c.Callers.Add(int64(callers))
 	c.CommitTime.Add(int64(time.Since(start)))
@@ -88,11 +96,11 @@ func (c *Counters) committed(start time.Time, callers int) {
 // failure that may have rolled it back, since SQLite would then commit each by
 // itself.
 type Tx struct {
-	on     Runner
-	now    time.Time
-	aborts bool  // PostgreSQL: any error ends the transaction
-	failed error // what Update will answer, whatever the function says
-	over   bool
+	on      Runner
+	now     time.Time
+	fragile bool  // any error ends the transaction
+	failed  error // what Update will answer, whatever the function says
+	over    bool
 }
 
 var errTxOver = errors.New("store: a transaction was used after its end")
@@ -141,7 +149,7 @@ func (t *Tx) Exec(text string, args []any) (int64, error) {
 
 // note remembers an error that ends the transaction.
 func (t *Tx) note(err error) error {
-	if err != nil && (t.aborts || errors.Is(err, ErrUnavailable)) {
+	if err != nil && (t.fragile || errors.Is(err, ErrUnavailable)) {
 		t.Fail(err)
 	}
 	return err
@@ -156,8 +164,14 @@ func (t *Tx) run(fn func(*Tx) error) error {
 	return t.failed
 }
 
-// unavailable wraps a driver's error that may pass.
-func unavailable(err error) error {
+// RunFragile runs fn in a transaction of which any error is the end, as on
+// PostgreSQL. It returns nil if that may be committed.
+func RunFragile(on Runner, now time.Time, fn func(*Tx) error) error {
+	return (&Tx{on: on, now: now, fragile: true}).run(fn)
+}
+
+// Unavailable wraps a driver's error that may pass.
+func Unavailable(err error) error {
 	if errors.Is(err, ErrUnavailable) {
 		return err
 	}

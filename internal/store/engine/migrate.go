@@ -9,22 +9,10 @@ import (
 	"slices"
 )
 
-// migrationLock is the key of the advisory lock that keeps replicas which
-// start together from migrating together.
-const migrationLock = 0x6368616e63657279 // "chancery"
-
-// migrate applies the migrations that the database lacks, each in its own
-// transaction. A migration must leave the tables usable by the version before
+// Migrate applies the migrations that the database lacks, each in its own
+// transaction, which the text of begin opens. A migration must leave the tables usable by the version before
 // (expand now, contract later), since replicas are updated one by one.
-func migrate(ctx context.Context, conn *sql.Conn, c Config, postgres bool) error {
-	begin := "BEGIN IMMEDIATE"
-	if postgres {
-		begin = "BEGIN; SET LOCAL statement_timeout = 0"
-		if _, err := conn.ExecContext(ctx, "SELECT pg_advisory_lock($1)", migrationLock); err != nil {
-			return err
-		}
-		defer conn.ExecContext(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock($1)", migrationLock)
-	}
+func Migrate(ctx context.Context, conn *sql.Conn, c Config, begin string) error {
 	if _, err := conn.ExecContext(ctx, "CREATE TABLE IF NOT EXISTS migrations (name TEXT PRIMARY KEY, applied_at BIGINT NOT NULL)"); err != nil {
 		return err
 	}

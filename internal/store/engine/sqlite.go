@@ -79,7 +79,7 @@ func OpenSQLite(ctx context.Context, path string, c Config) (_ *SQLite, err erro
 	return e, err
 }
 
-// Reader reads what is on disk; see [Reading].
+// Reader implements Engine: it reads what is on disk; see [Reading].
 func (e *SQLite) Reader() Runner { return reader{e} }
 
 // reader runs short reads on the writer's connection and long ones on the
@@ -152,7 +152,7 @@ func (e *SQLite) migrate(ctx context.Context, c Config) error {
 		return err
 	}
 	defer conn.Close()
-	return migrate(ctx, conn, c, false)
+	return Migrate(ctx, conn, c, "BEGIN IMMEDIATE")
 }
 
 // lockFile takes PATH.lock for this process. It is a file of its own, since
@@ -252,7 +252,7 @@ func sqliteFailure(err error) error {
 	code, ok := resultCode(err)
 	if !ok {
 		if errors.Is(err, sql.ErrConnDone) || errors.Is(err, sql.ErrTxDone) {
-			return unavailable(err)
+			return Unavailable(err)
 		}
 		return err
 	}
@@ -263,7 +263,7 @@ func sqliteFailure(err error) error {
 	switch code & 0xff { // the primary code
 	case sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTOPEN,
 		sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_INTERRUPT:
-		return unavailable(err)
+		return Unavailable(err)
 	}
 	return fmt.Errorf("store: %w", err)
 }

@@ -7,9 +7,9 @@ import (
 	"sync"
 )
 
-// each calls row for every row and closes them. failure turns the driver's
+// Each calls row for every row and closes them. failure turns the driver's
 // errors into the package's; the function's own stay as they are.
-func each(rows *sql.Rows, err error, row func(Row) error, failure func(error) error) error {
+func Each(rows *sql.Rows, err error, row func(Row) error, failure func(error) error) error {
 	if err != nil {
 		return failure(err)
 	}
@@ -23,14 +23,6 @@ func each(rows *sql.Rows, err error, row func(Row) error, failure func(error) er
 		return failure(err)
 	}
 	return nil
-}
-
-// affected unpacks an Exec's answer.
-func affected(r sql.Result, err error, failure func(error) error) (int64, error) {
-	if err != nil {
-		return 0, failure(err)
-	}
-	return r.RowsAffected() // of these two drivers, it never fails
 }
 
 // compiled keeps the statements that a SQLite connection, or a pool of them,
@@ -86,7 +78,7 @@ func (c *compiled) Query(_ context.Context, text string, args []any, row func(Ro
 		return sqliteFailure(err)
 	}
 	rows, err := s.QueryContext(context.Background(), args...)
-	return each(rows, err, row, sqliteFailure)
+	return Each(rows, err, row, sqliteFailure)
 }
 
 // Exec implements Runner.
@@ -96,37 +88,14 @@ func (c *compiled) Exec(text string, args []any) (int64, error) {
 		return 0, sqliteFailure(err)
 	}
 	r, err := s.ExecContext(context.Background(), args...)
-	return affected(r, err, sqliteFailure)
+	if err != nil {
+		return 0, sqliteFailure(err)
+	}
+	return r.RowsAffected() // of this driver, it never fails
 }
 
 // Search implements Runner.
 func (c *compiled) Search(_ context.Context, text string, args []any, row func(Row) error) error {
 	rows, err := c.on.QueryContext(context.Background(), text, args...)
-	return each(rows, err, row, sqliteFailure)
-}
-
-// direct runs statements by the PostgreSQL driver, which prepares each once
-// per connection and remembers it.
-type direct struct {
-	on interface {
-		QueryContext(ctx context.Context, text string, args ...any) (*sql.Rows, error)
-		ExecContext(ctx context.Context, text string, args ...any) (sql.Result, error)
-	}
-}
-
-// Query implements Runner.
-func (d *direct) Query(_ context.Context, text string, args []any, row func(Row) error) error {
-	rows, err := d.on.QueryContext(context.Background(), text, args...)
-	return each(rows, err, row, postgresFailure)
-}
-
-// Exec implements Runner.
-func (d *direct) Exec(text string, args []any) (int64, error) {
-	r, err := d.on.ExecContext(context.Background(), text, args...)
-	return affected(r, err, postgresFailure)
-}
-
-// Search implements Runner.
-func (d *direct) Search(ctx context.Context, text string, args []any, row func(Row) error) error {
-	return d.Query(ctx, text, args, row)
+	return Each(rows, err, row, sqliteFailure)
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 
@@ -49,7 +48,7 @@ type batch struct {
 	err     error         // why it is lost; set before done is closed
 }
 
-var errClosed = unavailable(errors.New("it was closed"))
+var errClosed = Unavailable(errors.New("it was closed"))
 
 // sqliteWriterSettings are for the connection that writes; see sqlitePragmas.
 var sqliteWriterSettings = []string{
@@ -201,7 +200,7 @@ func (w *writer) begin(fn func(*Tx) error) (*batch, error) {
 		number: w.number, restore: w.Mark(), begun: time.Now(), lead: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	if _, err := w.sql.Exec("BEGIN IMMEDIATE", nil); err != nil {
-		return nil, unavailable(err)
+		return nil, Unavailable(err)
 	}
 	err := w.run(fn, func() {
 		b.restore()
@@ -236,7 +235,7 @@ func (w *writer) lose(b *batch, err error) {
 	w.sql.Exec("ROLLBACK", nil) // fails when SQLite has done it already
 	b.restore()
 	w.open = nil
-	b.err = unavailable(err)
+	b.err = Unavailable(err)
 	close(b.done)
 }
 
@@ -305,21 +304,13 @@ func (w *writer) commit(b *batch, linger bool) {
 // until it is opened anew.
 func (w *writer) sync(b *batch) {
 	if err := w.disk(); err != nil {
-		b.err = unavailable(fmt.Errorf("syncing the log failed; restart the server: %w", err))
+		b.err = Unavailable(fmt.Errorf("syncing the log failed; restart the server: %w", err))
 		w.conn <- struct{}{}
 		w.broken = b.err
 		w.give()
 	}
-	w.Counters.committed(b.begun, b.calls)
+	w.Counters.Committed(b.begun, b.calls)
 	close(b.done)
-}
-
-func fdatasync(f *os.File) error {
-	for {
-		if err := syscall.Fdatasync(int(f.Fd())); err != syscall.EINTR {
-			return err
-		}
-	}
 }
 
 // close waits for the batches under way and keeps the connection for good.

@@ -75,11 +75,20 @@ func InMemory(clock func() time.Time) *Set {
 	return n
 }
 
+// Database is one that replicas share: PostgreSQL.
+type Database interface {
+	// Hasty runs statements each of which may be lost, though never halved,
+	// when the server loses power.
+	Hasty() engine.Runner
+	// ExecHasty is Hasty's Exec, until ctx's deadline.
+	ExecHasty(ctx context.Context, text string, args ...any) (int64, error)
+}
+
 // Shared starts handing out nonces for one of several replicas on a
 // PostgreSQL: all share an epoch for 70 minutes and take those of the one
 // before. Each start of a replica gives a number that none gave before. It
 // blocks for two statements or so; an error is the database's.
-func Shared(ctx context.Context, db *engine.Postgres, clock func() time.Time, start int64) (*Set, error) {
+func Shared(ctx context.Context, db Database, clock func() time.Time, start int64) (*Set, error) {
 	// Each replica counts in a range of its own, new at every start.
 	n := &Set{shared: &sharedNonces{clock: clock, db: db, first: uint64(start%nonceRanges) << nonceRangeBits}}
 	return n, n.refresh(ctx)
@@ -219,7 +228,7 @@ func (u *usedNonces) take(counter uint64) bool {
 // sharedNonces is what replicas on one PostgreSQL need to agree.
 type sharedNonces struct {
 	clock func() time.Time
-	db    *engine.Postgres
+	db    Database
 	first uint64 // the start of this replica's range
 
 	looked  atomic.Int64 // when the epochs were last read, unix microseconds

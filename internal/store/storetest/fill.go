@@ -94,9 +94,10 @@ func (i *Issuance) validate(tx *store.Tx) error {
 	if err := expect(tx.RecordAttempt(i.Authorization.ID, i.Attempt, tx.Now().Add(time.Minute))); err != nil {
 		return err
 	}
-	done := i.Attempt
-	done.Processing, done.Tries, done.ValidatedAt = false, 1, tx.Now()
-	if err := expect(tx.FinishValidation(i.Authorization.ID, done, protocol.AuthorizationValid, time.Time{})); err != nil {
+	done := i.Authorization
+	done.Status, done.Attempt = protocol.AuthorizationValid, i.Attempt
+	done.Attempt.Processing, done.Attempt.Tries, done.Attempt.ValidatedAt = false, 1, tx.Now()
+	if err := expect(tx.FinishValidation(done)); err != nil {
 		return err
 	}
 	return i.audit(tx, "authorization.valid", string(i.Authorization.ID), map[string]any{"type": "http-01", "target": "192.0.2.17:80"})

@@ -149,6 +149,7 @@ func testAuthorizations(t *testing.T, f *fixture) {
 	ctx := t.Context()
 	a := f.authorization("someaccount", dns("*.a.example"))
 	a.Attempt = protocol.Attempt{Type: protocol.DNS01, Processing: true, Tries: 3, NextAt: f.Now(), Error: problem(), ValidatedAt: f.Now(), Response: []byte{0, 255}}
+	a.BoundTo, a.Subject = "the pod", awkward
 	f.insertAuthorization(a)
 	b := f.insertAuthorization(f.authorization("someaccount", protocol.Identifier{Type: protocol.IP, Value: "192.0.2.1"}))
 	equal(t, must(f.db.Authorization(ctx, a.ID)).or(t), a)
@@ -168,7 +169,7 @@ func testAuthorizations(t *testing.T, f *fixture) {
 	f.changed(true, end(protocol.AuthorizationPending, protocol.AuthorizationDeactivated))
 	f.changed(false, end(protocol.AuthorizationPending, protocol.AuthorizationDeactivated))
 	got := must(f.db.Authorization(ctx, a.ID)).or(t)
-	if got.Status != protocol.AuthorizationDeactivated || got.Attempt.Processing {
+	if got.Status != protocol.AuthorizationDeactivated || got.Attempt.Processing || got.Attempt.Response != nil {
 		t.Fatalf("deactivated while it was validated: %+v", got)
 	}
 }
@@ -219,22 +220,39 @@ func testValidation(t *testing.T, f *fixture) {
 	equal(t, must(f.db.Authorization(ctx, a.ID)).or(t).Attempt, attempt)
 
 	finish := func(status protocol.AuthorizationStatus, ends time.Time) func(*store.Tx) (bool, error) {
-		return func(tx *store.Tx) (bool, error) {
-			return tx.FinishValidation(a.ID, protocol.Attempt{Type: protocol.HTTP01, Tries: 2, ValidatedAt: attempt.NextAt}, status, ends)
-		}
+		z := a
+		z.Status, z.ExpiresAt, z.Subject = status, ends, "pod 1"
+		z.Attempt = protocol.Attempt{Type: protocol.HTTP01, Tries: 2, ValidatedAt: attempt.NextAt}
+		return func(tx *store.Tx) (bool, error) { return tx.FinishValidation(z) }
 	}
 	ends := f.Now().Add(30 * 24 * time.Hour)
 	f.changed(true, finish(protocol.AuthorizationValid, ends))
-	f.changed(false, finish(protocol.AuthorizationInvalid, time.Time{})) // the slower of two
+	f.changed(false, finish(protocol.AuthorizationInvalid, a.ExpiresAt)) // the slower of two
 	f.changed(false, record(attempt))
 	got := must(f.db.Authorization(ctx, a.ID)).or(t)
-	if got.Status != protocol.AuthorizationValid || got.Attempt.Processing || !got.ExpiresAt.Equal(ends) || got.Attempt.Tries != 2 || got.Attempt.Error != nil {
+	if got.Status != protocol.AuthorizationValid || got.Attempt.Processing || !got.ExpiresAt.Equal(ends) || got.Attempt.Tries != 2 || got.Attempt.Error != nil ||
+		got.Attempt.Response != nil || got.Subject != "pod 1" {
 		t.Fatalf("valid: %+v", got)
 	}
+}
 
-	a = f.insertAuthorization(f.authorization("someaccount", dns("b.example")))
-	f.changed(true, finish(protocol.AuthorizationInvalid, time.Time{}))
-	equal(t, must(f.db.Authorization(ctx, a.ID)).or(t).ExpiresAt, a.ExpiresAt)
+// Whether an account proved with a subject before.
+func testProvenBy(t *testing.T, f *fixture) {
+	ctx := t.Context()
+	valid := func(account protocol.AccountID, subject string, status protocol.AuthorizationStatus) {
+		a := f.authorization(account, dns("a.example"))
+		a.Status, a.Subject, a.ExpiresAt = status, subject, f.Now() // what has ended counts too
+		f.insertAuthorization(a)
+	}
+	valid("me", "pod 1", protocol.AuthorizationValid)
+	valid("me", "pod 2", protocol.AuthorizationPending)
+	valid("me", "pod 3", protocol.AuthorizationInvalid)
+	valid("you", "pod 4", protocol.AuthorizationValid)
+	for subject, want := range map[string]bool{"pod 1": true, "pod 2": false, "pod 3": false, "pod 4": false, "": false} {
+		if got := must(f.db.ProvenBy(ctx, "me", subject)).or(t); got != want {
+			t.Errorf("%q: %v, want %v", subject, got, want)
+		}
+	}
 }
 
 func testClaimValidations(t *testing.T, f *fixture) {
@@ -263,7 +281,7 @@ func testClaimValidations(t *testing.T, f *fixture) {
 	equal(t, claim(now.Add(time.Minute), 10), ids[1:2])
 	equal(t, len(claim(now.Add(20*time.Minute), 10)), 3) // the leases ran out
 	f.changed(true, func(tx *store.Tx) (bool, error) {
-		return tx.FinishValidation(ids[0], protocol.Attempt{}, protocol.AuthorizationInvalid, time.Time{})
+		return tx.FinishValidation(protocol.Authorization{ID: ids[0], Status: protocol.AuthorizationInvalid, ExpiresAt: now})
 	})
 	f.changed(true, func(tx *store.Tx) (bool, error) {
 		return tx.EndAuthorization(ids[1], protocol.AuthorizationPending, protocol.AuthorizationDeactivated)
@@ -274,6 +292,41 @@ func testClaimValidations(t *testing.T, f *fixture) {
 	})
 	equal(t, claim(now.Add(2*time.Hour-time.Second), 10), nil)
 	equal(t, claim(now.Add(2*time.Hour), 10), ids[2:])
+}
+
+// What a pod or device proved is finalized within minutes, and asked again
+// before the key is used: its end no longer matters then, its withdrawal does.
+func testPrivateStands(t *testing.T, f *fixture) {
+	account := f.insertAccount(f.account("servers", "private"))
+	o, list := f.order(account.ID, dns("a.example"), dns("b.example"))
+	f.insertOrder(o)
+	f.changed(true, func(tx *store.Tx) (bool, error) { return tx.PlanOrder(o.ID, cert.NewSerial(), "server") })
+	stands := func(now time.Time) (private, lost int) {
+		s := must(f.db.StillStands(t.Context(), o.ID, now)).or(t)
+		return s.Private, s.Lost
+	}
+	later := f.Now().Add(time.Hour)
+	for n, a := range list {
+		a.Status, a.ExpiresAt, a.Attempt.Type = protocol.AuthorizationValid, later, protocol.HTTP01
+		if n == 0 {
+			a.Attempt.Type, a.Subject = protocol.Kubernetes01, "pod 1"
+		}
+		f.changed(true, func(tx *store.Tx) (bool, error) { return tx.FinishValidation(a) })
+	}
+	for _, test := range []struct {
+		now  time.Time
+		lost int
+	}{{f.Now(), 0}, {later, 1}} { // the classic one is lost
+		if private, lost := stands(test.now); private != 1 || lost != test.lost {
+			t.Errorf("%d private, %d lost, want 1 and %d", private, lost, test.lost)
+		}
+	}
+	f.changed(true, func(tx *store.Tx) (bool, error) {
+		return tx.EndAuthorization(list[0].ID, protocol.AuthorizationValid, protocol.AuthorizationDeactivated)
+	})
+	if _, lost := stands(f.Now()); lost != 1 {
+		t.Errorf("%d lost when the pod's was given up", lost)
+	}
 }
 
 func testStillStands(t *testing.T, f *fixture) {
@@ -292,9 +345,8 @@ func testStillStands(t *testing.T, f *fixture) {
 	want := store.Standing{Order: protocol.OrderPending, Account: protocol.AccountValid, EABKey: key.ID, EABKeyUsable: true, Authorizations: 3, Lost: 3}
 	equal(t, stands(f.Now()), want)
 	for _, a := range list {
-		f.changed(true, func(tx *store.Tx) (bool, error) {
-			return tx.FinishValidation(a.ID, protocol.Attempt{Type: protocol.HTTP01}, protocol.AuthorizationValid, time.Time{})
-		})
+		a.Status, a.Attempt.Type = protocol.AuthorizationValid, protocol.HTTP01
+		f.changed(true, func(tx *store.Tx) (bool, error) { return tx.FinishValidation(a) })
 	}
 	f.changed(true, func(tx *store.Tx) (bool, error) { return tx.PlanOrder(o.ID, cert.NewSerial(), "server") })
 	want.Order, want.Lost = protocol.OrderProcessing, 0
@@ -313,6 +365,8 @@ func testStillStands(t *testing.T, f *fixture) {
 	equal(t, stands(f.Now()).EABKeyUsable, false)
 	f.changed(true, func(tx *store.Tx) (bool, error) { return tx.EndAccount(account.ID, protocol.AccountRevoked) })
 	equal(t, stands(f.Now()).Account, protocol.AccountRevoked)
+
+	testPrivateStands(t, f)
 
 	// Without a key; with a key that is gone; without an account; an order
 	// that names nothing; no order.

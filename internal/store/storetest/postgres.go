@@ -19,6 +19,9 @@ import (
 	"time"
 
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
+
+	"github.com/chancery-pki/chancery/internal/store"
+	"github.com/chancery-pki/chancery/internal/store/engine/postgres"
 )
 
 // PostgresVariable, set to 1, makes tests run against PostgreSQL too; they
@@ -77,6 +80,12 @@ func Main(m *testing.M, use func(*Postgres)) {
 		code = 1
 	}
 	os.Exit(code)
+}
+
+// Open is store.Open of a program that has both engines.
+func Open(ctx context.Context, o store.Options) (*store.DB, error) {
+	o.Postgres = postgres.Open
+	return store.Open(ctx, o)
 }
 
 // asPostgres makes a command run as the user postgres when we are root.

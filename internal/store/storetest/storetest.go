@@ -35,6 +35,7 @@ func Run(t *testing.T, open Opener) {
 		{"Authorizations", testAuthorizations},
 		{"ReusableAuthorizations", testReusable},
 		{"Validation", testValidation},
+		{"ProvenBy", testProvenBy},
 		{"ClaimValidations", testClaimValidations},
 		{"StillStands", testStillStands},
 		{"Certificates", testCertificates},

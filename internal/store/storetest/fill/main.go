@@ -26,7 +26,7 @@ func main() {
 }
 
 func fill(ctx context.Context, database string, certificates int) error {
-	db, err := store.Open(ctx, store.Options{DSN: database, UnsafeSync: true})
+	db, err := storetest.Open(ctx, store.Options{DSN: database, UnsafeSync: true})
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-package engine
+package postgres
 
 import (
 	"context"
@@ -9,11 +9,9 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-)
 
-// Channel is where notices go by. PostgreSQL's channels belong to one database.
-// A payload begins with a word; those that begin with a space are ours.
-const Channel = "chancery"
+	"github.com/chancery-pki/chancery/internal/store/engine"
+)
 
 // Bounds of a connection that listens.
 const (
@@ -26,7 +24,7 @@ const (
 // ends; intact(true) when it begins to hear, and intact(false) when it may miss
 // some, at the latest three seconds after the server fell silent. It has a
 // connection of its own and makes it anew by itself.
-func (e *Postgres) Listen(ctx context.Context, heard func(payload string), intact func(bool)) {
+func (e *DB) Listen(ctx context.Context, heard func(payload string), intact func(bool)) {
 	told := false // one warning for each time that it goes deaf
 	for {
 		err := e.listen(ctx, heard, func(is bool) { intact(is); told = told && !is })
@@ -46,7 +44,7 @@ func (e *Postgres) Listen(ctx context.Context, heard func(payload string), intac
 }
 
 // listen is Listen on one connection, until that fails.
-func (e *Postgres) listen(ctx context.Context, heard func(string), intact func(bool)) error {
+func (e *DB) listen(ctx context.Context, heard func(string), intact func(bool)) error {
 	settings, err := connectionSettings(e.dsn)
 	if err != nil {
 		return err
@@ -82,7 +80,7 @@ var errDeaf = errors.New("PostgreSQL took LISTEN and brings no notices: behind a
 // between us and the server may say yes to LISTEN, and mean another connection.
 func proveListening(ctx context.Context, c *pgx.Conn) error {
 	proof := " " + rand.Text()
-	for _, statement := range []string{"LISTEN " + Channel, "NOTIFY " + Channel + ", '" + proof + "'"} {
+	for _, statement := range []string{"LISTEN " + engine.Channel, "NOTIFY " + engine.Channel + ", '" + proof + "'"} {
 		if err := within(ctx, listenAnswer, func(ctx context.Context) error {
 			_, err := c.Exec(ctx, statement)
 			return err

@@ -1,4 +1,4 @@
-package setup
+package loopdns
 
 import (
 	"net"
@@ -8,26 +8,28 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// demoDNS answers every question for an address with loopback, so that the
-// demo's names need no entry anywhere. It serves the demo only.
-type demoDNS struct{ conn *net.UDPConn }
+// Server answers every question for an address with 127.0.0.1, and every other
+// one with nothing.
+type Server struct{ conn *net.UDPConn }
 
-func startDNS() (*demoDNS, error) {
+// Start starts a server on a free port of loopback, UDP only, until Close.
+func Start() (*Server, error) {
 	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		return nil, err
 	}
-	d := &demoDNS{conn}
+	d := &Server{conn}
 	go d.serve()
 	return d, nil
 }
 
-func (d *demoDNS) addr() string { return d.conn.LocalAddr().String() }
+// Addr is where it is asked: an IP address and a port.
+func (d *Server) Addr() string { return d.conn.LocalAddr().String() }
 
 // Close ends it.
-func (d *demoDNS) Close() error { return d.conn.Close() }
+func (d *Server) Close() error { return d.conn.Close() }
 
-func (d *demoDNS) serve() {
+func (d *Server) serve() {
 	buf := make([]byte, 1500)
 	for {
 		n, from, err := d.conn.ReadFromUDPAddrPort(buf)

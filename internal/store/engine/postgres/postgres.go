@@ -1,4 +1,4 @@
-package engine
+package postgres
 
 import (
 	"cmp"
@@ -12,45 +12,48 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/chancery-pki/chancery/internal/store/engine"
 )
 
 // Bounds of a connection to PostgreSQL. No statement of ours runs for seconds,
 // so whoever waits longer waits for a database that is away. A request that
 // meets a silent server gets its answer within the 20 s that the edge allows.
 const (
-	postgresConnections      = 16 // per replica; ten replicas fit the server's default of 100 only if told so
-	postgresHastyConnections = 4
-	postgresConnectTimeout   = 5 * time.Second
-	postgresSilence          = 12 * time.Second // no answer from the server for so long: the connection is dead
-	postgresStatementTimeout = "10s"            // less, so that a server which only is slow says so
-	postgresIdleTimeout      = "60s"            // the server ends a transaction that a replica left open
-	postgresRetries          = 10               // of a transaction that lost against another
-	postgresPatience         = 10 * time.Minute // the silence of a migration's statement, or a backup's
+	connections      = 16 // per replica; ten replicas fit the server's default of 100 only if told so
+	hastyConnections = 4
+	connectTimeout   = 5 * time.Second
+	defaultSilence   = 12 * time.Second // no answer from the server for so long: the connection is dead
+	statementTimeout = "10s"            // less, so that a server which only is slow says so
+	idleTimeout      = "60s"            // the server ends a transaction that a replica left open
+	retries          = 10               // of a transaction that lost against another
+	longPatience     = 10 * time.Minute // the silence of a migration's statement, or a backup's
 )
 
-// Postgres is a pool of connections, and a small one whose commits don't wait
-// for the disk.
-type Postgres struct {
-	Config
+// DB is a pool of connections, and a small one whose commits don't wait for
+// the disk.
+type DB struct {
+	engine.Config
 	dsn   string
 	pool  *pool
 	hasty *pool
 }
 
-// OpenPostgres connects and migrates. A server older than 13 is refused, and
-// one that may lose commits unless UnsafeSync is set.
-func OpenPostgres(ctx context.Context, dsn string, c Config) (_ *Postgres, err error) {
-	e := &Postgres{Config: c, dsn: dsn}
+// Open connects and migrates; the engine is a *DB. A server older than 13 is
+// refused, and one that may lose commits unless UnsafeSync is set. It is what
+// store.Options takes.
+func Open(ctx context.Context, dsn string, c engine.Config) (_ engine.Engine, err error) {
+	e := &DB{Config: c, dsn: dsn}
 	defer func() {
 		if err != nil {
 			e.Close()
 		}
 	}()
-	silence, generation := cmp.Or(c.Silence, postgresSilence), new(atomic.Int64)
-	if e.pool, err = openPool(dsn, postgresConnections, silence, generation, nil); err != nil {
+	silence, generation := cmp.Or(c.Silence, defaultSilence), new(atomic.Int64)
+	if e.pool, err = openPool(dsn, connections, silence, generation, nil); err != nil {
 		return nil, err
 	}
-	if e.hasty, err = openPool(dsn, postgresHastyConnections, silence, generation, map[string]string{"synchronous_commit": "off"}); err != nil {
+	if e.hasty, err = openPool(dsn, hastyConnections, silence, generation, map[string]string{"synchronous_commit": "off"}); err != nil {
 		return nil, err
 	}
 	t, err := e.pool.take(ctx)
@@ -61,22 +64,34 @@ func OpenPostgres(ctx context.Context, dsn string, c Config) (_ *Postgres, err e
 	if err := checkServer(ctx, t.Conn, c.UnsafeSync); err != nil {
 		return nil, err
 	}
-	t.wait(postgresPatience)
-	if err := migrate(ctx, t.Conn, c, true); err != nil {
+	t.wait(longPatience)
+	if err := migrate(ctx, t.Conn, c); err != nil {
 		return nil, err
 	}
 	return e, nil
 }
 
-// Reader reads what is committed.
-func (e *Postgres) Reader() Runner { return e.pool }
+// migrationLock is the key of the advisory lock that keeps replicas which
+// start together from migrating together.
+const migrationLock = 0x6368616e63657279 // "chancery"
+
+func migrate(ctx context.Context, conn *sql.Conn, c engine.Config) error {
+	if _, err := conn.ExecContext(ctx, "SELECT pg_advisory_lock($1)", migrationLock); err != nil {
+		return err
+	}
+	defer conn.ExecContext(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock($1)", migrationLock)
+	return engine.Migrate(ctx, conn, c, "BEGIN; SET LOCAL statement_timeout = 0")
+}
+
+// Reader implements engine.Engine: it reads what is committed.
+func (e *DB) Reader() engine.Runner { return e.pool }
 
 // Hasty runs statements each of which may be lost, though never halved, when
 // the server loses power.
-func (e *Postgres) Hasty() Runner { return e.hasty }
+func (e *DB) Hasty() engine.Runner { return e.hasty }
 
 // ExecHasty is Hasty's Exec, until ctx's deadline.
-func (e *Postgres) ExecHasty(ctx context.Context, text string, args ...any) (int64, error) {
+func (e *DB) ExecHasty(ctx context.Context, text string, args ...any) (int64, error) {
 	return e.hasty.exec(ctx, text, args)
 }
 
@@ -113,10 +128,10 @@ func checkServer(ctx context.Context, conn *sql.Conn, unsafeSync bool) error {
 	return nil
 }
 
-// Update implements Engine.
-func (e *Postgres) Update(ctx context.Context, fn func(*Tx) error) error {
+// Update implements engine.Engine.
+func (e *DB) Update(ctx context.Context, fn func(*engine.Tx) error) error {
 	var err error
-	for try := range postgresRetries {
+	for try := range retries {
 		var again bool
 		if again, err = e.try(ctx, fn); !again {
 			return err
@@ -136,7 +151,7 @@ func (e *Postgres) Update(ctx context.Context, fn func(*Tx) error) error {
 // try runs fn in one transaction. again says that nothing was written and
 // that it may go better next time. When ctx's deadline passes, the connection
 // is closed, and with it ends the transaction.
-func (e *Postgres) try(ctx context.Context, fn func(*Tx) error) (again bool, err error) {
+func (e *DB) try(ctx context.Context, fn func(*engine.Tx) error) (again bool, err error) {
 	t, err := e.pool.take(ctx)
 	if err != nil {
 		return false, err
@@ -145,19 +160,18 @@ func (e *Postgres) try(ctx context.Context, fn func(*Tx) error) (again bool, err
 	sqlTx, err := t.BeginTx(context.Background(), nil)
 	if err != nil { // the connection died in the pool; unless it was silent, which nobody waits for twice
 		t.line.doubt()
-		return !timedOut(err), postgresFailure(err)
+		return !timedOut(err), failure(err)
 	}
 	defer sqlTx.Rollback() // after a commit it does nothing
-	tx := &Tx{on: &direct{on: sqlTx}, now: e.Clock(), aborts: true}
-	if err := tx.run(fn); err != nil {
+	if err := engine.RunFragile(&direct{on: sqlTx}, e.Clock(), fn); err != nil {
 		return lostRace(err), err
 	}
 	start := time.Now()
 	if err := sqlTx.Commit(); err != nil {
-		err = postgresFailure(err)
+		err = failure(err)
 		return lostRace(err), err
 	}
-	e.Counters.committed(start, 1)
+	e.Counters.Committed(start, 1)
 	return false, nil
 }
 
@@ -167,13 +181,13 @@ func timedOut(err error) bool {
 	return ok && e.Timeout()
 }
 
-// Ping implements Engine.
-func (e *Postgres) Ping(ctx context.Context) error {
-	return e.pool.Query(ctx, "SELECT 1", nil, func(Row) error { return nil })
+// Ping implements engine.Engine.
+func (e *DB) Ping(ctx context.Context) error {
+	return e.pool.Query(ctx, "SELECT 1", nil, func(engine.Row) error { return nil })
 }
 
-// Snapshot implements Engine.
-func (e *Postgres) Snapshot(ctx context.Context, fn func(Runner) error) error {
+// Snapshot implements engine.Engine.
+func (e *DB) Snapshot(ctx context.Context, fn func(engine.Runner) error) error {
 	t, err := e.pool.take(ctx)
 	if err != nil {
 		return err
@@ -181,19 +195,19 @@ func (e *Postgres) Snapshot(ctx context.Context, fn func(Runner) error) error {
 	defer t.give()
 	tx, err := t.BeginTx(context.Background(), &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
 	if err != nil {
-		return postgresFailure(err)
+		return failure(err)
 	}
 	defer tx.Rollback()
 	on := &direct{on: tx}
 	if _, err := on.Exec("SET LOCAL statement_timeout = 0", nil); err != nil {
 		return err
 	}
-	t.wait(postgresPatience)
+	t.wait(longPatience)
 	return fn(on)
 }
 
-// Close implements Engine.
-func (e *Postgres) Close() error {
+// Close implements engine.Engine.
+func (e *DB) Close() error {
 	var errs []error
 	for _, p := range []*pool{e.pool, e.hasty} {
 		if p != nil {
@@ -210,18 +224,15 @@ func lostRace(err error) bool {
 	return ok && (e.Code == "40001" || e.Code == "40P01")
 }
 
-// postgresFailure turns SQLSTATEs (PostgreSQL manual, appendix A) into the
-// package's errors. An error that isn't the server's is the connection's.
-func postgresFailure(err error) error {
-	if errors.Is(err, errTxOver) {
-		return err
-	}
+// failure turns SQLSTATEs (PostgreSQL manual, appendix A) into the
+// engine's errors. An error that isn't the server's is the connection's.
+func failure(err error) error {
 	e, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
-		return unavailable(err)
+		return engine.Unavailable(err)
 	}
 	if e.Code == "23505" { // unique_violation
-		return fmt.Errorf("%w: %w", ErrConflict, err)
+		return fmt.Errorf("%w: %w", engine.ErrConflict, err)
 	}
 	if len(e.Code) < 2 {
 		return fmt.Errorf("store: %w", err)
@@ -234,7 +245,7 @@ func postgresFailure(err error) error {
 		"55", // object not in prerequisite state: lock not available
 		"57", // operator intervention: shutdown, statement timeout
 		"58": // system error
-		return unavailable(err)
+		return engine.Unavailable(err)
 	}
 	return fmt.Errorf("store: %w", err)
 }

@@ -1,4 +1,4 @@
-package engine
+package postgres
 
 import (
 	"context"
@@ -13,6 +13,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/chancery-pki/chancery/internal/store/engine"
 )
 
 // pool is connections to a PostgreSQL server. Whoever takes one has it until
@@ -56,15 +58,15 @@ func connectionSettings(dsn string) (*pgx.ConnConfig, error) {
 	}
 	for name, value := range map[string]string{
 		"application_name":                    "chancery",
-		"statement_timeout":                   postgresStatementTimeout,
-		"idle_in_transaction_session_timeout": postgresIdleTimeout,
+		"statement_timeout":                   statementTimeout,
+		"idle_in_transaction_session_timeout": idleTimeout,
 	} {
 		if _, ok := c.RuntimeParams[name]; !ok {
 			c.RuntimeParams[name] = value
 		}
 	}
 	if c.ConnectTimeout == 0 {
-		c.ConnectTimeout = postgresConnectTimeout
+		c.ConnectTimeout = connectTimeout
 	}
 	return c, nil
 }
@@ -83,11 +85,11 @@ func (p *pool) take(ctx context.Context) (*taken, error) {
 		return nil, ctx.Err()
 	}
 	if err != nil {
-		return nil, postgresFailure(err)
+		return nil, failure(err)
 	}
 	t := &taken{Conn: c}
 	if err := c.Raw(func(c any) error { t.line = lineOf(c.(*stdlib.Conn).Conn()); return nil }); err != nil {
-		return nil, errors.Join(postgresFailure(err), c.Close())
+		return nil, errors.Join(failure(err), c.Close())
 	}
 	if d, ok := ctx.Deadline(); ok {
 		t.line.until.Store(d.UnixNano())
@@ -128,17 +130,17 @@ func (p *pool) once(ctx context.Context, statement func(*direct) error) error {
 	return err
 }
 
-// Query implements Runner.
-func (p *pool) Query(ctx context.Context, text string, args []any, row func(Row) error) error {
+// Query implements engine.Runner.
+func (p *pool) Query(ctx context.Context, text string, args []any, row func(engine.Row) error) error {
 	return p.do(ctx, func(on *direct) error { return on.Query(ctx, text, args, row) })
 }
 
-// Search implements Runner.
-func (p *pool) Search(ctx context.Context, text string, args []any, row func(Row) error) error {
+// Search implements engine.Runner.
+func (p *pool) Search(ctx context.Context, text string, args []any, row func(engine.Row) error) error {
 	return p.Query(ctx, text, args, row)
 }
 
-// Exec implements Runner.
+// Exec implements engine.Runner.
 func (p *pool) Exec(text string, args []any) (int64, error) {
 	return p.exec(context.Background(), text, args)
 }
