@@ -12,13 +12,15 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/dynamic"
 )
 
-// Apply does what kubectl apply --server-side does with a manifest, objects in
-// YAML or JSON, and returns the objects as they are then. An object of a
-// namespaced kind that names no namespace goes into "default".
+// Apply does what kubectl apply --server-side --validate=strict does with a
+// manifest, objects in YAML or JSON, and returns the objects as they are then:
+// fields that the API doesn't know, or that are there twice, end the test. An
+// object of a namespaced kind that names no namespace goes into "default".
 func (c *Cluster) Apply(manifest string) []*unstructured.Unstructured {
 	c.t.Helper()
 	var all []*unstructured.Unstructured
@@ -28,15 +30,26 @@ func (c *Cluster) Apply(manifest string) []*unstructured.Unstructured {
 			return all
 		}
 		c.check("the manifest", err)
-		o := &unstructured.Unstructured{}
-		c.check("the manifest", yaml.Unmarshal(doc, &o.Object))
-		if len(o.Object) == 0 {
-			continue // comments
-		}
-		o, err = c.resource(o).Apply(c.t.Context(), o.GetName(), o, metav1.ApplyOptions{FieldManager: "test", Force: true})
+		o, err := c.TryApply(doc)
 		c.check("applying "+string(doc), err)
-		all = append(all, o)
+		if o != nil {
+			all = append(all, o)
+		}
 	}
+}
+
+// TryApply is Apply for one object, that may fail. It is nil for a text that is
+// comments only.
+func (c *Cluster) TryApply(doc []byte) (*unstructured.Unstructured, error) {
+	c.t.Helper()
+	o := &unstructured.Unstructured{}
+	c.check("the manifest", yaml.Unmarshal(doc, &o.Object))
+	if len(o.Object) == 0 {
+		return nil, nil
+	}
+	force := true
+	return c.resource(o).Patch(c.t.Context(), o.GetName(), types.ApplyPatchType, doc,
+		metav1.PatchOptions{FieldManager: "test", Force: &force, FieldValidation: metav1.FieldValidationStrict})
 }
 
 // Get is the object as it is now.
