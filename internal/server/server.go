@@ -352,11 +352,16 @@ func (s *Server) serve(ctx context.Context, o Options, all []bound) error {
 		}
 		s.log.Info("listening", "for", b.name, "at", b.Addr().String())
 	}
+	hangup := make(chan os.Signal, 1)
+	if o.Reload != nil { // before anybody is told that we can be reloaded: a SIGHUP that nobody minds ends a process
+		signal.Notify(hangup, syscall.SIGHUP)
+		defer signal.Stop(hangup)
+	}
 	notify("READY=1")
 	if o.Ready != nil {
 		o.Ready(where)
 	}
-	err := s.wait(ctx, o, failed)
+	err := s.wait(ctx, o, hangup, failed)
 	notify("STOPPING=1")
 	if s.keys != nil {
 		s.keys.leave(jobs, s.db, s.authority)
@@ -375,12 +380,7 @@ func (b bound) serve() error {
 }
 
 // wait returns when it is time to stop; until then it reloads at SIGHUP.
-func (s *Server) wait(ctx context.Context, o Options, failed <-chan error) error {
-	hangup := make(chan os.Signal, 1)
-	if o.Reload != nil {
-		signal.Notify(hangup, syscall.SIGHUP)
-		defer signal.Stop(hangup)
-	}
+func (s *Server) wait(ctx context.Context, o Options, hangup <-chan os.Signal, failed <-chan error) error {
 	for {
 		select {
 		case <-ctx.Done():

@@ -28,6 +28,7 @@ import (
 	"github.com/chancery-pki/chancery/internal/responder"
 	"github.com/chancery-pki/chancery/internal/revocation"
 	"github.com/chancery-pki/chancery/internal/store"
+	"github.com/chancery-pki/chancery/internal/store/engine/postgres"
 )
 
 // parts are what one reading of the configuration makes; a reload makes them
@@ -490,5 +491,5 @@ func OpenDatabase(ctx context.Context, c *config.Config, log *slog.Logger) (*sto
 	if err != nil {
 		return nil, err
 	}
-	return store.Open(ctx, store.Options{DSN: address, UnsafeSync: c.Database.AllowUnsafeSync && config.IsPostgres(address), Logger: log})
+	return store.Open(ctx, store.Options{DSN: address, Postgres: postgres.Open, UnsafeSync: c.Database.AllowUnsafeSync && config.IsPostgres(address), Logger: log})
 }

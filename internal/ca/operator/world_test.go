@@ -64,7 +64,7 @@ func newWorld(t *testing.T, engine string) *world {
 	if engine == "postgres" {
 		dsn = postgres.Database(t)
 	}
-	db, err := store.Open(t.Context(), store.Options{DSN: dsn, UnsafeSync: true, Clock: w.now})
+	db, err := storetest.Open(t.Context(), store.Options{DSN: dsn, UnsafeSync: true, Clock: w.now})
 	if err != nil {
 		t.Fatal(err)
 	}
