@@ -23,7 +23,7 @@ directories:
   legacy:
     profiles: [plain, plain-client]
     eku_from_csr: true
-    names: {allow: ["*.example.internal"]}
+    names: {allow: ["*.demo.svc.cluster.local"]}
     eab: {required: true}
 `
 
@@ -42,7 +42,7 @@ func TestCertManager(t *testing.T) {
 			HMAC string `json:"hmac_key"`
 		}
 		out := w.Run(w.Tool("chancery"), "admin", "--socket", a.socket, "--json", "eab", "create",
-			"--directory", "legacy", "--name", "*.example.internal", "--pre-approved")
+			"--directory", "legacy", "--name", "*.demo.svc.cluster.local", "--pre-approved")
 		if err := json.Unmarshal([]byte(out), &eab); err != nil {
 			w.Fatalf("%v in %s", err, out)
 		}
@@ -58,7 +58,7 @@ func TestCertManager(t *testing.T) {
 				w.Fatalf("the manifest has a Certificate %s", o.GetName())
 			}
 			delete(usages, o.GetName())
-			a.verify(w, secretOf(w, c, o), usage, "legacy.example.internal")
+			a.verify(w, secretOf(w, c, o), usage, "legacy.demo.svc.cluster.local")
 		}
 		if len(usages) != 0 {
 			w.Errorf("the manifest lacks %v", usages)
