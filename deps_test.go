@@ -20,7 +20,7 @@ var rows = [][]string{
 	{"internal/config"},
 	{"internal/acmeserver", "internal/admin", "internal/publish"},
 	{"internal/ca", "internal/responder"},
-	{"internal/policy", "internal/challenge", "internal/issuer", "internal/revocation", "internal/store", "internal/plan"},
+	{"internal/policy", "internal/challenge", "internal/issuer", "internal/revocation", "internal/sshca", "internal/store", "internal/plan"},
 	{"internal/signer", "internal/yubikey"},
 	{"internal/api", "internal/protocol", "internal/cert", "internal/audit", "internal/jws"},
 }
