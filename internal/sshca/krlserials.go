@@ -150,12 +150,12 @@ type window [8]struct {
 type candidate struct {
 	run  int32
 	m    uint64
-	cost int // bytes before it, less m/8
+	cost int64 // bytes before it, less m/8
 }
 
 func (w *window) add(run int32, lo uint64, before int) {
 	m := lo - 1
-	c := candidate{run, m, before - int(m/8)}
+	c := candidate{run, m, int64(before) - int64(m/8)}
 	q := &w[m%8]
 	for len(q.queue) > q.first && q.queue[len(q.queue)-1].cost >= c.cost {
 		q.queue = q.queue[:len(q.queue)-1]
@@ -172,7 +172,7 @@ func (w *window) best(hi uint64) (cost int, from int32, ok bool) {
 		if q.first == len(q.queue) {
 			continue
 		}
-		c := q.queue[q.first].cost + bitmapCost + int(hi/8)
+		c := int(q.queue[q.first].cost+int64(hi/8)) + bitmapCost
 		if hi%8 < uint64(remainder) {
 			c--
 		}
