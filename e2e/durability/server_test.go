@@ -126,7 +126,7 @@ func (s *server) start() {
 		if s.ended() {
 			s.w.Fatalf("the server ended instead of starting: %v\n%s", s.err, s.output())
 		}
-		return listens("tcp", s.address)
+		return listens("tcp", s.address) && listens("unix", s.path("admin.sock"))
 	})
 }
 
