@@ -24,9 +24,6 @@ import (
 // env file says.
 func startDemo(t *testing.T) (env []string) {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("builds and runs a CA")
-	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	t.Cleanup(cancel)
 	dir := t.TempDir()
@@ -84,7 +81,7 @@ func TestExamples(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := exec.LookPath("softhsm2-util"); name == "signer" && err != nil {
-				t.Skip("no SoftHSM here: apt install softhsm2")
+				t.Fatal("this example needs SoftHSM: apt install softhsm2")
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 			defer cancel()
@@ -105,9 +102,6 @@ func TestExamples(t *testing.T) {
 
 // A program without a demo is told what is missing.
 func TestWithoutDemo(t *testing.T) {
-	if testing.Short() {
-		t.Skip("builds a program")
-	}
 	cmd := exec.CommandContext(t.Context(), "go", "run", "./tcp")
 	cmd.Env = append(os.Environ(), "DEMO_LISTEN=")
 	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "chanceryd demo") {

@@ -134,7 +134,7 @@ func TestChallengeIsAnswered(t *testing.T) {
 // OpenSSL is another validator than our own kind.
 func TestChallengeAsOpenSSLSeesIt(t *testing.T) {
 	if _, err := exec.LookPath("openssl"); err != nil {
-		t.Skip("no openssl here")
+		t.Fatal("this test needs the openssl command: ", err)
 	}
 	h := newHouse(t, "Example")
 	id := h.identity("web.prod.internal")

@@ -45,7 +45,7 @@ func (h *house) files(cert *tls.Certificate) (chain, key, root string) {
 func foreign(t *testing.T, name string, args ...string) *exec.Cmd {
 	t.Helper()
 	if _, err := exec.LookPath(name); err != nil {
-		t.Skipf("no %s here", name)
+		t.Fatalf("this test needs the %s command: %v", name, err)
 	}
 	return exec.CommandContext(bounded30(t), name, args...)
 }
