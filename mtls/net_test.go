@@ -447,7 +447,7 @@ func TestCloseListener(t *testing.T) {
 	for _, c := range waiting {
 		c.Close()
 	}
-	for deadline := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(20 * time.Second); runtime.NumGoroutine() > before && time.Now().Before(deadline); {
 		runtime.Gosched()
 	}
 	if n := runtime.NumGoroutine(); n > before {
@@ -502,7 +502,7 @@ func TestErrorLog(t *testing.T) {
 	if _, err := tls.Dial("tcp", addr, &tls.Config{MaxVersion: tls.VersionTLS12, InsecureSkipVerify: true}); err == nil {
 		t.Error("TLS 1.2 is spoken")
 	}
-	for deadline := time.Now().Add(5 * time.Second); !strings.Contains(log.String(), "HTTP request to an HTTPS server"); {
+	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(log.String(), "HTTP request to an HTTPS server"); {
 		if runtime.Gosched(); time.Now().After(deadline) {
 			t.Fatalf("%s", log)
 		}

@@ -152,7 +152,7 @@ func erased(cert *tls.Certificate) bool {
 // settled waits until no more than n goroutines run.
 func settled(t testing.TB, n int) {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		if got := runtime.NumGoroutine(); got <= n {
 			return
 		} else if time.Now().After(deadline) {

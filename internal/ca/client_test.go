@@ -92,10 +92,12 @@ func (a *account) look(o OrderView) OrderView {
 	return o
 }
 
-// ready orders and proves.
+// ready orders and proves. The answer to the last challenge may say that the
+// order is still pending: a busy machine validates for longer than it is held.
 func (a *account) ready(names ...string) OrderView {
 	a.t.Helper()
 	o := a.prove(a.order(names...), protocol.DNS01)
+	until(a.t, "the order is ready", func() bool { o = a.look(o); return o.Status != protocol.OrderPending })
 	if o.Status != protocol.OrderReady {
 		a.t.Fatalf("the order is %s: %v", o.Status, o.Error)
 	}
@@ -118,7 +120,9 @@ func (a *account) finalize(o OrderView) OrderView {
 // issue gets a certificate, from the order to the chain.
 func (a *account) issue(names ...string) (*x509.Certificate, cert.Serial) {
 	a.t.Helper()
-	return a.fetch(a.finalize(a.ready(names...)))
+	o := a.finalize(a.ready(names...))
+	until(a.t, "the order is valid", func() bool { o = a.look(o); return o.Status != protocol.OrderProcessing })
+	return a.fetch(o)
 }
 
 // fetch downloads an order's certificate.

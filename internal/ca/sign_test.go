@@ -209,7 +209,7 @@ func TestSignedElsewhere(t *testing.T) {
 		defer cancel()
 
 		a := w.account(t, "main")
-		c, serial := a.issue("a.example") // Finalize's own answer, within its hold
+		c, serial := a.fetch(a.finalize(a.ready("a.example"))) // Finalize's own answer, within its hold
 		if err := c.CheckSignatureFrom(f.chains[0][0]); err != nil {
 			t.Error(err)
 		}
@@ -424,7 +424,7 @@ func TestRetryAfter(t *testing.T) {
 		}
 		begun := time.Now()
 		until(t, "the last order is valid", func() bool { return a.look(last).Status == protocol.OrderValid })
-		if took := time.Since(begun); took > last.RetryAfter+2*time.Second || took < last.RetryAfter-2*time.Second {
+		if took := time.Since(begun); took > last.RetryAfter+10*time.Second || took < last.RetryAfter-2*time.Second {
 			t.Errorf("it took %v, and was told %v", took, last.RetryAfter)
 		}
 	})

@@ -243,7 +243,10 @@ func TestPulledWhileIdle(t *testing.T) {
 		if err := sign(q, schedule.Issuance); err != nil {
 			t.Fatal(err)
 		}
-		for _, at := range k.asked {
+		k.mu.Lock()
+		asked := slices.Clone(k.asked)
+		k.mu.Unlock()
+		for _, at := range asked {
 			if at.Before(begun.Add(30 * time.Second)) {
 				t.Errorf("asked %v into a signature of 30 s", at.Sub(begun))
 			}
