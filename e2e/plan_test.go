@@ -33,9 +33,11 @@ const (
 // and the time until the last is done. What the server tells the clients while
 // they wait (Retry-After) is about as true: at most double and at least half,
 // since they are told while all others are still asking, which takes the processor
-// from the key and makes it look slower than it is afterwards.
+// from the key and makes it look slower than it is afterwards. A machine that
+// has other things to do makes waits longer and forecasts no better, so there are
+// three tries, of which one must do.
 func TestPlan(t *testing.T) {
-	harness.Alone(t, 2*time.Minute, func(w *harness.World) {
+	harness.Alone(t, 5*time.Minute, func(w *harness.World) {
 		w.Ours("it has no slow keys")
 		h := newHSM(w)
 		uri := h.token("slow").URI("ca")
@@ -45,28 +47,44 @@ func TestPlan(t *testing.T) {
 		for range planClients {
 			clients = append(clients, preApproved(w, ca))
 		}
-		drain(w, clients, 10*planClients) // so that the server knows how fast its key is
-		planned := askPlan(w)
-		measured, told := drain(w, clients, planPods)
-		w.Logf("%d certificates at once, %v a signature:\n%-24s%10s%10s%10s", planPods, planSignature, "seconds", "planned", "measured", "told")
-		for _, c := range []struct {
-			what    string
-			planned float64
-			q       float64
-		}{
-			{"p50 of the waits", planned.Certificates.P50, .5}, {"p99", planned.Certificates.P99, .99},
-			{"worst", planned.Certificates.Worst, 1}, {"until the last is done", planned.Over, 1},
-		} {
-			was, said := quantile(measured, c.q), quantile(told, c.q)
-			w.Logf("%-24s%10.2f%10.2f%10.2f", c.what, c.planned, was, said)
-			if math.Abs(c.planned/was-1) > .1 {
-				w.Errorf("%s: %.2f s planned, %.2f s measured", c.what, c.planned, was)
+		drain(w, clients, 10*planClients, 0) // so that the server knows how fast its key is
+		for try := 1; ; try++ {
+			faults := comparePlan(w, clients, try)
+			if len(faults) == 0 {
+				return
 			}
-			if said > 2*was || said < was/2 {
-				w.Errorf("%s: clients were told %.2f s, it was %.2f s", c.what, said, was)
+			if try == 3 {
+				w.Fatalf("%s", strings.Join(faults, "\n"))
 			}
+			w.Logf("try %d: %s", try, strings.Join(faults, "; "))
 		}
 	})
+}
+
+// comparePlan forecasts a drain, makes it, and says where they differ.
+func comparePlan(w *harness.World, clients []*acme.Client, try int) (faults []string) {
+	w.Helper()
+	planned := askPlan(w)
+	measured, told := drain(w, clients, planPods, try)
+	w.Logf("%d certificates at once, %v a signature:\n%-24s%10s%10s%10s", planPods, planSignature, "seconds", "planned", "measured", "told")
+	for _, c := range []struct {
+		what    string
+		planned float64
+		q       float64
+	}{
+		{"p50 of the waits", planned.Certificates.P50, .5}, {"p99", planned.Certificates.P99, .99},
+		{"worst", planned.Certificates.Worst, 1}, {"until the last is done", planned.Over, 1},
+	} {
+		was, said := quantile(measured, c.q), quantile(told, c.q)
+		w.Logf("%-24s%10.2f%10.2f%10.2f", c.what, c.planned, was, said)
+		if math.Abs(c.planned/was-1) > .1 {
+			faults = append(faults, fmt.Sprintf("%s: %.2f s planned, %.2f s measured", c.what, c.planned, was))
+		}
+		if said > 2*was || said < was/2 {
+			faults = append(faults, fmt.Sprintf("%s: clients were told %.2f s, it was %.2f s", c.what, said, was))
+		}
+	}
+	return faults
 }
 
 // withSlowKey adds an issuer with that key to the configuration, and a
@@ -144,7 +162,7 @@ func askPlan(w *harness.World) plannedDrain {
 // drain has pods ask for a certificate each, all at once, having made their
 // orders. It returns when each had it, in order, and when the server first told
 // each that it would, in seconds from the moment when all asked.
-func drain(w *harness.World, clients []*acme.Client, pods int) (measured, told []float64) {
+func drain(w *harness.World, clients []*acme.Client, pods, turn int) (measured, told []float64) {
 	w.Helper()
 	all := make([]*pod, pods)
 	together := func(do func(p *pod) error) {
@@ -162,7 +180,7 @@ func drain(w *harness.World, clients []*acme.Client, pods int) (measured, told [
 		}
 	}
 	for i := range all {
-		all[i] = &pod{client: clients[i%len(clients)], key: w.NewKey(), name: acme.Identifiers(fmt.Sprintf("pod-%d-%d.slow.test", pods, i))}
+		all[i] = &pod{client: clients[i%len(clients)], key: w.NewKey(), name: acme.Identifiers(fmt.Sprintf("pod-%d-%d.slow.test", turn, i))}
 	}
 	together(func(p *pod) error { return p.begin(w.Context()) })
 	asked := time.Now()
