@@ -17,6 +17,7 @@ const module = "github.com/chancery-pki/chancery"
 var rows = [][]string{
 	{"cmd/chanceryd", "cmd/chancery"},
 	{"internal/server", "internal/setup", "catest"},
+	{"internal/login", "internal/sshagent", "internal/sshhost"},
 	{"internal/config"},
 	{"internal/acmeserver", "internal/admin", "internal/publish"},
 	{"internal/ca", "internal/responder"},
@@ -30,6 +31,7 @@ var neighbours = map[[2]string]string{
 	{"internal/cert", "internal/protocol"}:  "a certificate's record names its order and account",
 	{"internal/setup", "internal/server"}:   "the demo runs the very server",
 	{"internal/signer", "internal/yubikey"}: "a YubiKey is one kind of signer",
+	{"internal/issuer", "internal/sshca"}:   "an SSH certificate is prepared, planned and signed as any other",
 }
 
 // drivers may be imported only where it says, with the reason.
@@ -44,7 +46,7 @@ var drivers = map[string]struct {
 	"database/sql":                             {[]string{"internal/store"}, "SQL lives in the store"},
 	"github.com/miekg/pkcs11":                  {[]string{"internal/signer"}, "one place speaks PKCS#11"},
 	"github.com/go-piv/piv-go":                 {[]string{"internal/yubikey"}, "one place speaks to YubiKeys"},
-	"net/http":                                 {[]string{"internal/acmeserver", "internal/admin", "internal/server", "internal/setup", "internal/publish", "internal/challenge", "cmd/chancery", "internal/protocol", "catest"}, "the authority knows no HTTP; protocol names status codes"},
+	"net/http":                                 {[]string{"internal/acmeserver", "internal/admin", "internal/server", "internal/setup", "internal/publish", "internal/challenge", "cmd/chancery", "internal/protocol", "internal/login", "internal/sshhost", "catest"}, "the authority knows no HTTP; protocol names status codes"},
 	"github.com/miekg/dns":                     {[]string{"internal/challenge"}, "only validators ask the DNS"},
 	"github.com/prometheus/client_golang":      {[]string{"internal/server"}, "metrics are wired in one place"},
 	"github.com/goccy/go-yaml":                 {[]string{"internal/config"}, "one reader of the configuration"},

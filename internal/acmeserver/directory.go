@@ -93,6 +93,12 @@ func AccountURL(baseURL, directory string, id protocol.AccountID) string {
 	return strings.TrimSuffix(baseURL, "/") + "/acme/" + directory + "/account/" + string(id)
 }
 
+// ChallengeURL makes the URL of a challenge, as the Server with this BaseURL
+// has it: a device's answer is bound to it.
+func ChallengeURL(baseURL, directory string, id protocol.AuthorizationID, t protocol.ChallengeType) string {
+	return strings.TrimSuffix(baseURL, "/") + "/acme/" + directory + "/challenge/" + string(id) + "/" + string(t)
+}
+
 // DirectoryURL makes the URL of a directory, as the Server with this BaseURL
 // has it: tokens for kubernetes-01 are made for it.
 func DirectoryURL(baseURL, directory string) string {

@@ -72,6 +72,16 @@ type Directory struct {
 	// AccountURL makes an account's URL from its ID, which some proofs
 	// are bound to; the edge knows how.
 	AccountURL func(protocol.AccountID) string
+	// ChallengeURL makes a challenge's URL, which a device's answer is bound
+	// to.
+	ChallengeURL func(protocol.AuthorizationID, protocol.ChallengeType) string
+}
+
+func (d *Directory) challengeURL(id protocol.AuthorizationID, t protocol.ChallengeType) string {
+	if d.ChallengeURL == nil { // no validator here asks
+		return ""
+	}
+	return d.ChallengeURL(id, t)
 }
 
 // Lifetimes say how long things are kept waiting or good; zero values stand

@@ -166,7 +166,7 @@ func (a *Authority) prepare(ctx context.Context, d *Directory, o protocol.Order,
 		return cert.Certificate{}, nil, err
 	}
 	return cert.Certificate{
-		Serial: prepared.Serial, State: cert.Planned, Order: o.ID, Account: o.Account, Directory: o.Directory,
+		Serial: prepared.Serial, Format: p.Format(), State: cert.Planned, Order: o.ID, Account: o.Account, Directory: o.Directory,
 		Profile: p.Name, Issuer: p.Issuer, IssuerKeyID: prepared.IssuerKeyID, Names: o.Identifiers, DER: prepared.TBS,
 		KeyHash: prepared.KeyHash, NotBefore: prepared.NotBefore, NotAfter: prepared.NotAfter, PlannedAt: now,
 		CRLShard: prepared.CRLShard, Client: turn.Client,

@@ -50,7 +50,7 @@ func (a *Authority) IssueOwn(ctx context.Context, p cert.Profile, names []protoc
 	}
 	defer prepared.Discard()
 	c := cert.Certificate{
-		Serial: prepared.Serial, State: cert.Planned, Profile: p.Name, Issuer: p.Issuer, IssuerKeyID: prepared.IssuerKeyID,
+		Serial: prepared.Serial, Format: p.Format(), State: cert.Planned, Profile: p.Name, Issuer: p.Issuer, IssuerKeyID: prepared.IssuerKeyID,
 		Names: names, DER: prepared.TBS, KeyHash: prepared.KeyHash, NotBefore: prepared.NotBefore, NotAfter: prepared.NotAfter, PlannedAt: now,
 		CRLShard: prepared.CRLShard, Client: a.replica,
 	}

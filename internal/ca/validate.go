@@ -195,9 +195,9 @@ func (a *Authority) recordProcessing(ctx context.Context, who Requester, z proto
 
 func (a *Authority) validation(d *Directory, who Requester, z protocol.Authorization) protocol.Validation {
 	return protocol.Validation{
-		Type: z.Attempt.Type, Identifier: z.Identifier, Wildcard: z.Wildcard, Token: z.Token,
+		Type: z.Attempt.Type, Identifier: z.Identifier, Wildcard: z.Wildcard, Token: z.Token, CreatedAt: z.CreatedAt,
 		Thumbprint: who.Account.Thumbprint, AccountURL: d.AccountURL(who.Account.ID),
-		Response: z.Attempt.Response, Peer: who.Peer,
+		URL: d.challengeURL(z.ID, z.Attempt.Type), Response: z.Attempt.Response, Peer: who.Peer,
 	}
 }
 
@@ -296,7 +296,7 @@ func (a *Authority) finishValidation(ctx context.Context, tx *store.Tx, d *Direc
 		Action: "authorization.valid", Actor: "account:" + string(z.Account), Peer: protocol.Address(check.Peer), Directory: z.Directory,
 		Object: string(z.ID), Detail: map[string]any{"name": z.Identifier.Value, "type": check.Type},
 	}
-	if seen != (protocol.Evidence{}) {
+	if seen.Type != "" {
 		e.Detail["seen"] = seen
 	}
 	err := countSubject(ctx, tx, d.Limits.AccountsPerSubject, z)

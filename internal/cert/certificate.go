@@ -16,9 +16,19 @@ const (
 	Issued  State = "issued"
 )
 
+// Format is how a certificate is encoded.
+type Format string
+
+// The formats.
+const (
+	X509    Format = "x509"
+	OpenSSH Format = "ssh"
+)
+
 // Certificate is the record of one certificate.
 type Certificate struct {
 	Serial      Serial
+	Format      Format
 	State       State
 	Order       protocol.OrderID
 	Account     protocol.AccountID
@@ -28,7 +38,8 @@ type Certificate struct {
 	IssuerKeyID string // hex of the issuing certificate's SubjectKeyId: which chain
 	CRLShard    int    // the part of the issuer's CRL that it points to, from 1; 0: the full list
 	Names       []protocol.Identifier
-	DER         []byte // planned: the TBSCertificate; issued: the certificate
+	Subject     string // the device or pod that its proof rested on; "" for none
+	DER         []byte // planned: what is to be signed; issued: the certificate, in its format's binary form
 	KeyHash     string // hex SHA-256 of the SubjectPublicKeyInfo
 	NotBefore   time.Time
 	NotAfter    time.Time

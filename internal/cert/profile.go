@@ -1,6 +1,7 @@
 package cert
 
 import (
+	"net/netip"
 	"slices"
 	"time"
 
@@ -10,10 +11,12 @@ import (
 // Usage is what a certificate may be used for.
 type Usage string
 
-// The usages. SSH kinds join them with SSH certificates.
+// The usages. Those of SSH stand alone in a profile.
 const (
-	Server Usage = "server" // id-kp-serverAuth
-	Client Usage = "client" // id-kp-clientAuth
+	Server  Usage = "server"   // id-kp-serverAuth
+	Client  Usage = "client"   // id-kp-clientAuth
+	SSHUser Usage = "ssh-user" // an SSH user certificate
+	SSHHost Usage = "ssh-host" // an SSH host certificate
 )
 
 // KeyType names a kind of public key that a profile may certify.
@@ -65,6 +68,25 @@ type Profile struct {
 	Revocation  Revocation
 	CommonName  bool   // put the first dns name into the subject's CN too
 	Issuer      string // who signs it
+	SSH         SSH    // of profiles with an SSH usage
+}
+
+// SSH is what an SSH user certificate grants and restricts; host certificates
+// have none of it.
+type SSH struct {
+	Extensions      []string // what sshd would else deny, as in "permit-pty"
+	OtherExtensions []string // names beyond OpenSSH's among them
+	ForceCommand    string   // runs in place of what the user asks for; "": none
+	SourceAddress   []netip.Prefix
+	VerifyRequired  bool // a FIDO token must ask for PIN or finger
+}
+
+// Format is the kind of certificate that the profile gives.
+func (p Profile) Format() Format {
+	if slices.Contains(p.Usages, SSHUser) || slices.Contains(p.Usages, SSHHost) {
+		return OpenSSH
+	}
+	return X509
 }
 
 // Allows reports whether the challenge type may prove for the profile. A name

@@ -19,6 +19,13 @@ const (
 	DNSAccount01 ChallengeType = "dns-account-01" // draft-ietf-acme-dns-account-label
 	DNSPersist01 ChallengeType = "dns-persist-01" // draft-ietf-acme-dns-persist
 	Kubernetes01 ChallengeType = "kubernetes-01"
+
+	// Proofs by an enrolled device (DESIGN section 6): yubikey-01 certifies
+	// the device's own key, yubikey-02 another one that it vouches for,
+	// device-attest-01 (draft-ietf-acme-device-attest) an attested one.
+	YubiKey01      ChallengeType = "yubikey-01"
+	YubiKey02      ChallengeType = "yubikey-02"
+	DeviceAttest01 ChallengeType = "device-attest-01"
 )
 
 // PreApproved is the pseudo challenge recorded in an authorization that an
@@ -54,8 +61,15 @@ func (t ChallengeType) Proves(typ IdentifierType, wildcard bool) bool {
 		return !wildcard
 	case DNS01, DNSAccount01, DNSPersist01:
 		return typ == DNS
+	case YubiKey01, YubiKey02, DeviceAttest01:
+		return !wildcard && typ != IP
 	}
 	return !wildcard
+}
+
+// Device reports whether the type proves an enrolled device.
+func (t ChallengeType) Device() bool {
+	return t == YubiKey01 || t == YubiKey02 || t == DeviceAttest01
 }
 
 // NewToken returns 256 random bits in base64url (RFC 8555 section 8.1 asks
@@ -72,6 +86,8 @@ type Validation struct {
 	Identifier Identifier // without "*."
 	Wildcard   bool
 	Token      string
+	URL        string         // of the challenge
+	CreatedAt  time.Time      // when the challenge was made
 	Thumbprint string         // of the account key (RFC 7638)
 	AccountURL string         // for dns-account-01 and dns-persist-01
 	Response   []byte         // the client's payload; a private type's may be a secret
@@ -92,6 +108,18 @@ type Evidence struct {
 	// ValidUntil is when what was seen stops proving anything; zero: it
 	// doesn't say. No authorization lasts longer.
 	ValidUntil time.Time `json:"-"`
+	// Faults are what a device's proof says otherwise than the registry, also
+	// where the proof failed: each gets an audit entry of its own, and the
+	// client hears of none that it may not know.
+	Faults []Fault `json:"-"`
+}
+
+// Fault is one thing that isn't as it should be: a field of an attestation,
+// what it should say and what it says.
+type Fault struct {
+	Field string `json:"field"`
+	Want  string `json:"want,omitempty"`
+	Got   string `json:"got,omitempty"`
 }
 
 // ValidationError is a validator's no. Retryable says that the target may

@@ -20,6 +20,8 @@ type (
 	// EABKeyID names an external account binding key; it is the `kid` that
 	// an operator hands out (RFC 8555 section 7.3.4).
 	EABKeyID string
+	// DeviceID names an enrolled device.
+	DeviceID string
 )
 
 // idEncoding keeps the order of the bytes in the order of the text, so that

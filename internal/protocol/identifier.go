@@ -14,6 +14,9 @@ type IdentifierType string
 const (
 	DNS IdentifierType = "dns" // RFC 8555 section 9.7.7
 	IP  IdentifierType = "ip"  // RFC 8738
+	// PermanentIdentifier names a device, or the person who has it
+	// (draft-ietf-acme-device-attest section 3).
+	PermanentIdentifier IdentifierType = "permanent-identifier"
 )
 
 // Identifier is a name in canonical form: dns names in lower case without a

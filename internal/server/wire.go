@@ -280,6 +280,9 @@ func (p *parts) directory(c *config.Config, name string, own []netip.AddrPort, l
 			Authorization: time.Duration(dc.AuthorizationLifetime), IdleAccount: time.Duration(c.Accounts.Keep),
 		},
 		AccountURL: func(id protocol.AccountID) string { return acmeserver.AccountURL(c.ExternalURL, name, id) },
+		ChallengeURL: func(id protocol.AuthorizationID, t protocol.ChallengeType) string {
+			return acmeserver.ChallengeURL(c.ExternalURL, name, id, t)
+		},
 	}
 	identities := dc.CAA.Identities
 	if len(identities) == 0 { // dns-persist-01 needs a name for us in any case

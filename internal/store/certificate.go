@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -11,14 +12,15 @@ import (
 )
 
 const certificateColumns = `serial, state, order_id, account, directory, profile, issuer, issuer_key_id, names, der, key_hash,
-	not_before, not_after, planned_at, revoked_at, revoked_reason, replaced_by, crl_shard, client`
+	not_before, not_after, planned_at, revoked_at, revoked_reason, replaced_by, crl_shard, client, format, subject`
 
 func scanCertificate(rows engine.Row, c *cert.Certificate) (err error) {
 	var names string
 	var notBefore, notAfter, plannedAt, revokedAt, reason int64
 	if err := rows.Scan((*hexed)(&c.Serial), (*string)(&c.State), (*string)(&c.Order), (*string)(&c.Account), &c.Directory,
 		&c.Profile, &c.Issuer, (*hexed)(&c.IssuerKeyID), &names, &c.DER, (*hexed)(&c.KeyHash),
-		&notBefore, &notAfter, &plannedAt, &revokedAt, &reason, (*string)(&c.ReplacedBy), &c.CRLShard, &c.Client); err != nil {
+		&notBefore, &notAfter, &plannedAt, &revokedAt, &reason, (*string)(&c.ReplacedBy), &c.CRLShard, &c.Client,
+		(*string)(&c.Format), &c.Subject); err != nil {
 		return err
 	}
 	c.NotBefore, c.NotAfter, c.PlannedAt = fromMicros(notBefore), fromMicros(notAfter), fromMicros(plannedAt)
@@ -156,10 +158,11 @@ func (q *queries) CountRevoked(ctx context.Context, issuerKeyID string, shard in
 // until claimedUntil, then anybody's who claims it.
 func (tx *Tx) InsertCertificate(c cert.Certificate, claimedUntil time.Time) error {
 	err := tx.insert("INSERT INTO certificates ("+certificateColumns+`, claimed_until)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20) ON CONFLICT DO NOTHING`,
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22) ON CONFLICT DO NOTHING`,
 		hexed(c.Serial), string(c.State), string(c.Order), string(c.Account), c.Directory, c.Profile, c.Issuer, hexed(c.IssuerKeyID),
 		encodeIdentifiers(c.Names), notNil(c.DER), hexed(c.KeyHash), micros(c.NotBefore), micros(c.NotAfter), micros(c.PlannedAt),
-		micros(c.Revoked.At), int64(c.Revoked.Reason), string(c.ReplacedBy), int64(c.CRLShard), c.Client, micros(claimedUntil))
+		micros(c.Revoked.At), int64(c.Revoked.Reason), string(c.ReplacedBy), int64(c.CRLShard), c.Client,
+		string(cmp.Or(c.Format, cert.X509)), c.Subject, micros(claimedUntil))
 	if err != nil {
 		return err
 	}

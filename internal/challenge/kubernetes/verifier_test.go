@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -73,7 +74,7 @@ func TestTokenProvesServiceName(t *testing.T) {
 	if want := (protocol.Evidence{
 		Type: "kubernetes-01", Target: "pod prod/web-0 (uid-1)", Subject: webSubject,
 		Detail: "Service prod/api; the pod by its token, in cluster east",
-	}); seen != want {
+	}); !reflect.DeepEqual(seen, want) {
 		t.Errorf("got %+v\nwant %+v", seen, want)
 	}
 	if got, want := w.requests(), []string{"create tokenreviews", "get pods", "get services", "list endpointslices"}; !slices.Equal(got, want) {

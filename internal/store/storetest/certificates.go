@@ -16,6 +16,7 @@ const issuerKey = "a0b1c2d3e4f5a0b1c2d3e4f5a0b1c2d3e4f5a0b1"
 
 func (f *fixture) certificate(names ...string) cert.Certificate {
 	c := cert.Certificate{
+		Format: cert.X509,
 		Serial: cert.NewSerial(), State: cert.Planned, Order: "someorder", Account: "someaccount", Directory: "servers", Profile: "server",
 		Issuer: "issuing", IssuerKeyID: issuerKey, DER: []byte{0x30, 0, 255}, KeyHash: strings.Repeat("0a", 32),
 		NotBefore: f.Now(), NotAfter: f.Now().Add(24 * time.Hour), PlannedAt: f.Now(),

@@ -54,6 +54,7 @@ func NewIssuance(n int, now time.Time) *Issuance {
 		copy(i.DER[at:], digest[:])
 	}
 	i.Certificate = cert.Certificate{
+		Format: cert.X509,
 		Serial: cert.NewSerial(), State: cert.Planned, Order: i.Order.ID, Account: i.Account.ID, Directory: "servers", Profile: "server",
 		Issuer: "issuing", IssuerKeyID: hex.EncodeToString(make([]byte, 20)), Names: i.Order.Identifiers,
 		DER: i.DER[:480], KeyHash: hex.EncodeToString(digest[:]), NotBefore: now, NotAfter: now.Add(24 * time.Hour), PlannedAt: now,
