@@ -66,7 +66,7 @@ type Init struct {
 	RootKey      string // its key
 	RootPassword []byte // of the root's key; nil for a new one: a passphrase is made
 	Kubernetes   string // the domain of the cluster that the server is to run in, and whose pods it certifies; "" for none
-	Constrain    bool   // the issuing CAs may name only what lies under DNS's parent domain
+	Constrain    bool   // the issuing CAs may name only what lies under DNS's parent domain, and under the cluster's
 	Overrides    func(*config.Example)
 }
 
@@ -196,6 +196,16 @@ func (in Init) check() error {
 	case in.RootCert == "" && in.RootPassword != nil && len(in.RootPassword) == 0:
 		return errors.New("the root's password is empty; its key must not be kept in clear")
 	}
+	if in.Kubernetes == "" {
+		return in.checkDNS()
+	}
+	if id, err := protocol.ParseIdentifier(string(protocol.DNS), in.Kubernetes); err != nil || id.Value != in.Kubernetes || id.IsWildcard() {
+		return fmt.Errorf("--kubernetes: %q is not a cluster's domain, as cluster.local is", in.Kubernetes)
+	}
+	return in.checkDNS()
+}
+
+func (in Init) checkDNS() error {
 	if _, err := netip.ParseAddr(in.DNS); err == nil {
 		return nil
 	}
@@ -205,12 +215,6 @@ func (in Init) check() error {
 	}
 	if id.IsWildcard() {
 		return errors.New("--dns: the CA's own name can't be a wildcard")
-	}
-	if in.Kubernetes == "" {
-		return nil
-	}
-	if id, err := protocol.ParseIdentifier(string(protocol.DNS), in.Kubernetes); err != nil || id.Value != in.Kubernetes || id.IsWildcard() {
-		return fmt.Errorf("--kubernetes: %q is not a cluster's domain, as cluster.local is", in.Kubernetes)
 	}
 	return nil
 }
@@ -300,12 +304,7 @@ func (in Init) issuing(k kind, usage cert.Usage, root *x509.Certificate, rootKey
 		CommonName: in.Name + k.label + " " + what + " CA", Organization: in.Name, Now: time.Now(), Usages: []cert.Usage{usage},
 	}
 	if in.Constrain {
-		domain := in.domain()
-		if addr, err := netip.ParseAddr(domain); err == nil {
-			ca.PermittedIPs = []netip.Prefix{netip.PrefixFrom(addr, addr.BitLen())}
-		} else {
-			ca.PermittedDNS = []string{domain}
-		}
+		in.constrain(&ca)
 	}
 	i := exampleIssuer(k, usage)
 	key, err := made.key(k.issuing, filepath.Join(in.Dir, "ca", name+".key"), nil)
@@ -317,6 +316,22 @@ func (in Init) issuing(k kind, usage cert.Usage, root *x509.Certificate, rootKey
 		return i, err
 	}
 	return i, made.write(filepath.Join(in.Dir, "ca", name+".pem"), ceremony.EncodeCertificate(c), 0o644)
+}
+
+// constrain permits what the CA issues for, and the server's own name, which
+// may lie outside the cluster's domain.
+func (in Init) constrain(ca *issuer.CA) {
+	domains := []string{in.domain()}
+	if own := parentDomain(in.DNS); own != domains[0] {
+		domains = append(domains, own)
+	}
+	for _, domain := range domains {
+		if addr, err := netip.ParseAddr(domain); err == nil {
+			ca.PermittedIPs = append(ca.PermittedIPs, netip.PrefixFrom(addr, addr.BitLen()))
+		} else {
+			ca.PermittedDNS = append(ca.PermittedDNS, domain)
+		}
+	}
 }
 
 // newPassphrase makes 160 random bits readable in groups of four.

@@ -123,15 +123,28 @@ func TestInit(t *testing.T) {
 // RFC 5280 section 4.2.1.10, where asked for.
 func TestInitConstrain(t *testing.T) {
 	t.Parallel()
-	for dns, want := range map[string]string{"ca.example.internal": "DNS:example.internal", "10.1.2.3": "IP:10.1.2.3/255.255.255.255"} {
-		in := setup.Init{Dir: t.TempDir(), Name: "Example", DNS: dns, Constrain: true}
+	for _, tt := range []struct {
+		dns, cluster string
+		want         []string
+	}{
+		{"ca.example.internal", "", []string{"DNS:example.internal"}},
+		{"10.1.2.3", "", []string{"IP:10.1.2.3/255.255.255.255"}},
+		{"ca.example.internal", "cluster.local", []string{"DNS:cluster.local", "DNS:example.internal"}},
+		{"10.1.2.3", "cluster.local", []string{"DNS:cluster.local", "IP:10.1.2.3/255.255.255.255"}},
+	} {
+		in := setup.Init{Dir: t.TempDir(), Name: "Example", DNS: tt.dns, Kubernetes: tt.cluster, Constrain: true}
 		made, err := in.Run(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
 		text := openssl(t, "x509", "-in", filepath.Join(in.Dir, "ca", "servers.pem"), "-noout", "-text")
-		if !strings.Contains(text, "X509v3 Name Constraints: critical") || !strings.Contains(text, want) {
-			t.Errorf("%s:\n%s", dns, text)
+		for _, want := range append(tt.want, "X509v3 Name Constraints: critical") {
+			if !strings.Contains(text, want) {
+				t.Errorf("%s, %s: no %s in\n%s", tt.dns, tt.cluster, want, text)
+			}
+		}
+		if tt.cluster != "" { // check asks the cluster, and there is none
+			continue
 		}
 		if err := check(t, made.Config); err != nil {
 			t.Error(err)
@@ -219,6 +232,7 @@ func TestInitRefusals(t *testing.T) {
 		"a URL":          {setup.Init{Name: "X", DNS: "https://ca.example"}, "--dns"},
 		"a wildcard":     {setup.Init{Name: "X", DNS: "*.example"}, "wildcard"},
 		"key type":       {setup.Init{Name: "X", DNS: "ca.example", KeyType: "dsa"}, "ecdsa, rsa or both"},
+		"a bad cluster":  {setup.Init{Name: "X", DNS: "10.0.0.1", Kubernetes: "Not A Domain"}, "--kubernetes"},
 		"empty password": {setup.Init{Name: "X", DNS: "ca.example", RootPassword: []byte{}}, "in clear"},
 	} {
 		tt.in.Dir = filepath.Join(t.TempDir(), "ca")
