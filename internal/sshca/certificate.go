@@ -51,6 +51,9 @@ type Prepared struct {
 	ValidBefore time.Time
 	AuthorityID string // of the CA key
 	KeyHash     string // hex SHA-256 of the key's SubjectPublicKeyInfo
+	Key         ssh.PublicKey
+	KeyID       string
+	Principals  []string
 
 	tbs  []byte // what is signed, whatever became of TBS
 	by   *Authority
@@ -104,12 +107,12 @@ func (a *Authority) Resume(tbs []byte) (*Prepared, error) {
 	if err := lint(c); err != nil {
 		return nil, fmt.Errorf("SSH certificate %d: %w", c.Serial, err)
 	}
-	hash, err := keyHash(c.Key)
+	hash, err := KeyHash(c.Key)
 	if err != nil {
 		return nil, err
 	}
 	return &Prepared{
-		Serial: serialText(c.Serial), TBS: tbs, AuthorityID: a.id, KeyHash: hash,
+		Serial: serialText(c.Serial), TBS: tbs, AuthorityID: a.id, KeyHash: hash, Key: c.Key, KeyID: c.KeyId, Principals: c.ValidPrincipals,
 		ValidAfter: time.Unix(int64(c.ValidAfter), 0).UTC(), ValidBefore: time.Unix(int64(c.ValidBefore), 0).UTC(),
 		tbs: bytes.Clone(tbs), by: a,
 	}, nil
@@ -158,6 +161,27 @@ func (a *Authority) check(wire []byte) error {
 		Clock:                    func() time.Time { return time.Unix(int64(c.ValidAfter), 0) },
 	}
 	return checker.CheckCert(c.ValidPrincipals[0], c)
+}
+
+// Planned reads the bytes of a Prepare for the key that they are about,
+// whichever CA key they are for.
+func Planned(tbs []byte) (ssh.PublicKey, error) {
+	c, err := parse(appendString(bytes.Clone(tbs), unsigned))
+	if err != nil {
+		return nil, fmt.Errorf("a planned SSH certificate is damaged: %w", err)
+	}
+	return c.Key, nil
+}
+
+// Read reads a finished certificate, as from a client that brings one back: its
+// serial as records have it, and the plain key. Whose certificate it is
+// and whether its signature verifies is for the caller to find out, by the record.
+func Read(wire []byte) (serial cert.Serial, key ssh.PublicKey, err error) {
+	c, err := parse(wire)
+	if err != nil {
+		return "", nil, err
+	}
+	return serialText(c.Serial), c.Key, nil
 }
 
 // parse reads a certificate and demands that it is encoded as we would encode

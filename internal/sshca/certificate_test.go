@@ -407,7 +407,7 @@ func TestResumeRefuses(t *testing.T) {
 }
 
 func FuzzResume(f *testing.F) {
-	ca := newEd25519()
+	ca := fixedEd25519()
 	a := authority(ca)
 	for _, key := range plainKeys() {
 		f.Add(must(a.Prepare(request(key))).TBS)
@@ -423,6 +423,28 @@ func FuzzResume(f *testing.F) {
 		}
 		if !bytes.HasPrefix(wire, tbs) {
 			t.Fatal("other bytes were signed")
+		}
+	})
+}
+
+// What clients bring back: read as it was issued, or refused.
+func FuzzRead(f *testing.F) {
+	ca := newEd25519()
+	for _, key := range plainKeys() {
+		f.Add(must(must(authority(ca).Prepare(request(key))).Sign(signWith(ca))))
+		f.Add(key.Marshal())
+	}
+	f.Fuzz(func(t *testing.T, wire []byte) {
+		serial, key, err := sshca.Read(wire)
+		if err != nil {
+			return
+		}
+		c := must(ssh.ParsePublicKey(wire)).(*ssh.Certificate)
+		if !bytes.Equal(c.Marshal(), wire) || !bytes.Equal(c.Key.Marshal(), key.Marshal()) {
+			t.Fatal("another certificate than was read")
+		}
+		if n, err := sshca.ParseSerial(serial); c.Serial != 0 && (err != nil || n != c.Serial) {
+			t.Fatalf("serial %q, %v", serial, err)
 		}
 	})
 }

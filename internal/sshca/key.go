@@ -176,9 +176,9 @@ func CryptoKey(key ssh.PublicKey) crypto.PublicKey {
 	return nil
 }
 
-// keyHash is the hex SHA-256 of the SubjectPublicKeyInfo, so that a key blocked
+// KeyHash is the hex SHA-256 of the SubjectPublicKeyInfo, so that a key blocked
 // for its X.509 certificate is the same key here.
-func keyHash(key ssh.PublicKey) (string, error) {
+func KeyHash(key ssh.PublicKey) (string, error) {
 	der, err := x509.MarshalPKIXPublicKey(CryptoKey(key))
 	if err != nil {
 		return "", fmt.Errorf("a key of type %s has no SubjectPublicKeyInfo: %w", key.Type(), err)

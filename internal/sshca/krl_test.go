@@ -613,7 +613,7 @@ func TestReplaces(t *testing.T) {
 }
 
 func FuzzParseKRL(f *testing.F) {
-	ca := public(newEd25519())
+	ca := public(fixedEd25519())
 	h := sha1.Sum([]byte("x"))
 	f.Add(must(sshca.BuildKRL(sshca.Revocations{
 		Version: 1, Generated: now, Comment: "c",
@@ -623,6 +623,7 @@ func FuzzParseKRL(f *testing.F) {
 	f.Add([]byte(header(3) + sect(3, str(string(h[:])))))
 	f.Add([]byte(header(3) + sect(1, str(string(ca.Marshal())), str(), sect(0x22, u64(1), str("\x00\x80")))))
 	c := &ssh.Certificate{Key: ca, SignatureKey: ca}
+	empty := must(sshca.ParseKRL(must(sshca.BuildKRL(sshca.Revocations{Version: 1, Generated: now}))))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		krl, err := sshca.ParseKRL(data)
 		if err != nil {
@@ -632,8 +633,18 @@ func FuzzParseKRL(f *testing.F) {
 		if err != nil || again.Replaces(krl, krl.Generated, time.Hour) != nil {
 			t.Fatal("a KRL doesn't replace itself")
 		}
+		merged, err := sshca.MergeKRLs(krl, empty)
+		if err != nil {
+			t.Fatal(err)
+		}
+		both, err := sshca.ParseKRL(merged)
+		if err != nil {
+			t.Fatalf("merged with an empty one it can't be read: %v", err)
+		}
 		for _, c.Serial = range []uint64{0, 1, 2, 60, 61, 1 << 40, math.MaxUint64} {
-			krl.Revoked(c)
+			if krl.Revoked(c) != both.Revoked(c) {
+				t.Fatalf("merged with an empty one it says otherwise of %d", c.Serial)
+			}
 		}
 	})
 }

@@ -25,6 +25,7 @@ type KRL struct {
 	SignedBy  ssh.PublicKey // nil if ParseKRL read it, and nobody looked
 
 	raw     []byte
+	body    []byte // of raw, the sections
 	issued  []*issued
 	keys    map[string]bool
 	sha1s   map[string]bool
@@ -64,6 +65,7 @@ func ParseKRL(data []byte) (*KRL, error) {
 	if err := k.readHeader(&rest); err != nil {
 		return nil, err
 	}
+	k.body = rest
 	for !rest.Empty() {
 		var kind uint8
 		var body []byte
@@ -268,6 +270,13 @@ func (k *KRL) Revoked(key ssh.PublicKey) bool {
 	}
 	return k.keyRevoked(cert.Key) || k.keyRevoked(cert.SignatureKey) ||
 		slices.ContainsFunc(k.issued, func(c *issued) bool { return c.revoked(cert) })
+}
+
+// Concerns reports whether the KRL revokes a CA's key, or may revoke certificates
+// that it signed by their serials or key IDs.
+func (k *KRL) Concerns(ca ssh.PublicKey) bool {
+	wire := ca.Marshal()
+	return k.keyRevoked(ca) || slices.ContainsFunc(k.issued, func(c *issued) bool { return len(c.ca) == 0 || bytes.Equal(c.ca, wire) })
 }
 
 func (k *KRL) keyRevoked(key ssh.PublicKey) bool {

@@ -164,3 +164,7 @@ func ParseSerial(s cert.Serial) (uint64, error) {
 	}
 	return n, nil
 }
+
+// CheckUserPrincipals refuses what can't be the principals of a user's
+// certificate.
+func CheckUserPrincipals(names []string) error { return checkPrincipals(User, names) }

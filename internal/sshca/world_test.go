@@ -56,6 +56,12 @@ func newEd25519() ed25519.PrivateKey {
 	return key
 }
 
+// fixedEd25519 is for fuzz tests: what one process of the fuzzer found must be the
+// same in another.
+func fixedEd25519() ed25519.PrivateKey {
+	return ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
+}
+
 func public(key crypto.Signer) ssh.PublicKey { return must(ssh.NewPublicKey(key.Public())) }
 
 // line is a key in authorized_keys' form, without its newline.
