@@ -1,4 +1,4 @@
-//go:build pcsc && cgo
+//go:build pcsc && (cgo || windows)
 
 package yubikey
 
@@ -19,6 +19,7 @@ import (
 // card is one YubiKey that this process has a key on, there or away.
 type card struct {
 	serial uint32
+	person bool         // Cards.Person
 	users  atomic.Int32 // open keys, and those being opened; at 0 the session ends
 	reader string       // where it was seen last; guarded by Cards.mu
 	lost   atomic.Int64 // when it stopped answering, in Unix nanoseconds
@@ -48,7 +49,7 @@ func (c *card) drop(why error) {
 	if c.yk != nil {
 		c.yk.Close() // fails where the card is gone, which is why we are here
 	}
-	c.yk, c.verified, c.away = nil, false, why
+	c.yk, c.verified, c.pin, c.away = nil, false, "", why
 }
 
 // answers reports whether the card has a session here that works. One that is
@@ -155,7 +156,7 @@ func (c *card) inspect(slot Slot) (held, error) {
 	}
 	switch {
 	case errors.Is(err, piv.ErrNotFound):
-		return held{}, fmt.Errorf("%w: %s holds no key in slot %s: make one with chanceryd key generate 'yubikey:serial=%d;slot=%s'", ErrNotFound, c, slot, c.serial, slot)
+		return held{}, fmt.Errorf("%w: %s holds no key in slot %s: make one with chanceryd key generate 'yubikey:serial=%d;slot=%s', or for a person with chancery devices enroll", ErrNotFound, c, slot, c.serial, slot)
 	case err != nil:
 		return held{}, c.failed("reading slot "+slot.String(), err)
 	}
@@ -217,8 +218,8 @@ func (c *card) mayTry() error {
 	case err != nil: // verified already, so all tries are there
 		return nil
 	case left == 0:
-		return fmt.Errorf("%w: %s has blocked its PIN, 0 tries left: unblock it with the PUK (yubico-piv-tool -a unblock-pin)", ErrPIN, c)
-	case left == 1:
+		return fmt.Errorf("%w: %s has blocked its PIN, 0 tries left: unblock it with the PUK (ykman piv access unblock-pin, or yubico-piv-tool -a unblock-pin)", ErrPIN, c)
+	case left == 1 && !c.person:
 		return fmt.Errorf("%w: %s has 1 try left, which isn't risked here: show it the right PIN by hand (yubico-piv-tool -a verify-pin), which brings the tries back", ErrPIN, c)
 	}
 	return nil
@@ -244,6 +245,12 @@ func (c *card) verify(pin string) error {
 		return c.failed("showing the PIN", err)
 	}
 	c.verified, c.pin, c.refused[sum] = false, "", true
+	switch {
+	case c.person && auth.Retries == 0:
+		return fmt.Errorf("%w: %s refused it and has blocked it, 0 tries left: unblock it with the PUK (ykman piv access unblock-pin)", ErrPIN, c)
+	case c.person:
+		return fmt.Errorf("%w: %s refused it, %s left before it blocks: try again with the right one", ErrPIN, c, tries(auth.Retries))
+	}
 	return fmt.Errorf("%w: %s refused it, %s left: it isn't tried again, put the right one into its place", ErrPIN, c, tries(auth.Retries))
 }
 

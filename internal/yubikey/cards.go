@@ -1,4 +1,4 @@
-//go:build pcsc && cgo
+//go:build pcsc && (cgo || windows)
 
 package yubikey
 
@@ -18,6 +18,11 @@ import (
 // ready. There must be one per process: a second one finds the cards taken,
 // and doesn't know which PINs were refused. It is safe for concurrent use.
 type Cards struct {
+	// Person says that the PINs come from somebody who types them now: one
+	// who sees that a single try is left may spend it, while a service never
+	// does. It is set before anything else.
+	Person bool
+
 	mu    sync.Mutex       // guards cards and card.reader; held while looking through the readers
 	cards map[uint32]*card // by serial; an entry stays when its card is pulled
 }
@@ -90,10 +95,8 @@ func (c *Cards) look(ctx context.Context, serial uint32) (*card, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	ours, readers := c.open()
-	for _, crd := range c.cards {
-		if time.Since(time.Unix(0, crd.lost.Load())) < settleFor {
-			return nil, errSettling
-		}
+	if c.settling() {
+		return nil, errSettling
 	}
 	if serial != 0 {
 		if crd := ours[serial]; crd != nil {
@@ -123,6 +126,16 @@ func (c *Cards) look(ctx context.Context, serial uint32) (*card, error) {
 	}
 }
 
+// settling reports whether a card was pulled just now; c.mu is held.
+func (c *Cards) settling() bool {
+	for _, crd := range c.cards {
+		if time.Since(time.Unix(0, crd.lost.Load())) < settleFor {
+			return true
+		}
+	}
+	return false
+}
+
 // open returns the cards that have a session here, by serial and by reader.
 func (c *Cards) open() (bySerial map[uint32]*card, readers []string) {
 	bySerial = map[uint32]*card{}
@@ -139,7 +152,7 @@ func (c *Cards) open() (bySerial map[uint32]*card, readers []string) {
 func (c *Cards) take(serial uint32, s *scan) *card {
 	crd := c.cards[serial]
 	if crd == nil {
-		crd = &card{serial: serial, refused: map[[32]byte]bool{}}
+		crd = &card{serial: serial, person: c.Person, refused: map[[32]byte]bool{}}
 		if c.cards == nil {
 			c.cards = map[uint32]*card{}
 		}

@@ -10,8 +10,10 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/sha512"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -56,7 +58,7 @@ func ResponseMessage(challenge []byte, thumbprint, typ, url string) ([]byte, err
 	if err := CheckChallenge(challenge); err != nil {
 		return nil, err
 	}
-	print, err := base64.RawURLEncoding.Strict().DecodeString(thumbprint)
+	print, err := decode("thumbprint", thumbprint)
 	if err != nil || len(print) != sha256.Size {
 		return nil, errors.New("not a thumbprint of a key (RFC 7638 with SHA-256)")
 	}
@@ -150,4 +152,50 @@ type Response struct {
 func NewResponse(a *Attestation, signature []byte) Response {
 	b64 := base64.RawURLEncoding.EncodeToString
 	return Response{Signature: b64(signature), Attestation: b64(a.Statement.Raw), Intermediate: b64(a.Device.Raw)}
+}
+
+// MaxResponse bounds a Response: an RSA-4096 key, a statement of one and a
+// device's certificate take 6 KiB.
+const MaxResponse = 16 << 10
+
+// Presented are the certificates of a Response; nothing of them is checked.
+type Presented struct{ Statement, Device *x509.Certificate }
+
+// ParseResponse reads a Response from its JSON. All three parts must be there,
+// in base64url that has one form only, the certificates in DER.
+func ParseResponse(payload []byte) (signature []byte, p *Presented, err error) {
+	if len(payload) > MaxResponse {
+		return nil, nil, fmt.Errorf("the response is longer than %d KiB", MaxResponse>>10)
+	}
+	var r Response
+	if err := json.Unmarshal(payload, &r); err != nil {
+		return nil, nil, errors.New("the response is not a JSON object with signature, attestation and intermediate")
+	}
+	if signature, err = decode("signature", r.Signature); err != nil {
+		return nil, nil, err
+	}
+	p = &Presented{}
+	for _, part := range []struct {
+		name, text string
+		to         **x509.Certificate
+	}{{"attestation", r.Attestation, &p.Statement}, {"intermediate", r.Intermediate, &p.Device}} {
+		der, err := decode(part.name, part.text)
+		if err != nil {
+			return nil, nil, err
+		}
+		if *part.to, err = x509.ParseCertificate(der); err != nil {
+			return nil, nil, fmt.Errorf("%s is not one certificate in DER", part.name)
+		}
+	}
+	return signature, p, nil
+}
+
+// decode reads base64url without padding (RFC 4648 section 5). The decoder
+// would skip line breaks.
+func decode(name, text string) ([]byte, error) {
+	b, err := base64.RawURLEncoding.Strict().DecodeString(text)
+	if err != nil || len(b) == 0 || base64.RawURLEncoding.EncodedLen(len(b)) != len(text) {
+		return nil, fmt.Errorf("%s is missing, or not base64url without padding", name)
+	}
+	return b, nil
 }

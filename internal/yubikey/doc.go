@@ -6,11 +6,12 @@
 // card, however many keys of it are open, and the memory of PINs that a card
 // refused, so that no PIN is tried twice. [Key] is a crypto.Signer that may go
 // away with its card and come back. [ParseAttestation] and
-// [Attestation.Verify] are pure.
+// [Attestation.Verify] are pure, with [Issuers] for Yubico's pinned CAs; so are
+// the messages that keys sign for the CA, and their check ([ResponseMessage],
+// [VerifyMessage]).
 //
 // What talks to cards needs cgo, libpcsclite and the build tag pcsc; without
-// them [Cards.Open] and [Cards.Generate] return an error that says so, and the
-// rest works.
+// them the methods of [Cards] return an error that says so, and the rest works.
 //
 // While a card is open here, no other program can use it: the session is
 // exclusive, as go-piv makes it.

@@ -1,4 +1,4 @@
-//go:build pcsc && cgo
+//go:build pcsc && (cgo || windows)
 
 package yubikey
 

@@ -1,4 +1,4 @@
-//go:build !pcsc || !cgo
+//go:build !pcsc || (!cgo && !windows)
 
 package yubikey
 
@@ -10,10 +10,12 @@ import (
 )
 
 // errBuild is what everything that talks to cards answers in this build.
-var errBuild = errors.New("this build can't talk to YubiKeys: build with cgo, libpcsclite-dev and -tags pcsc")
+var errBuild = errors.New("this build can't talk to YubiKeys: build with -tags pcsc (and cgo with libpcsclite-dev, but on Windows)")
 
 // Cards is the process's view of its cards, of which this build has none.
-type Cards struct{}
+type Cards struct {
+	Person bool // says nothing here
+}
 
 // Open says that this build has no smart cards.
 func (c *Cards) Open(context.Context, string, func(context.Context) ([]byte, error)) (*Key, error) {
@@ -22,6 +24,14 @@ func (c *Cards) Open(context.Context, string, func(context.Context) ([]byte, err
 
 // Generate says that this build has no smart cards.
 func (c *Cards) Generate(context.Context, string, GenerateOptions) (*Key, *Attestation, error) {
+	return nil, nil, errBuild
+}
+
+// List says that this build has no smart cards.
+func (c *Cards) List(context.Context) ([]Info, error) { return nil, errBuild }
+
+// Attest says that this build has no smart cards.
+func (c *Cards) Attest(context.Context, string) (*Attestation, crypto.PublicKey, error) {
 	return nil, nil, errBuild
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 
 	"github.com/chancery-pki/chancery/internal/cert"
 )
@@ -105,6 +107,13 @@ func ParseTouchPolicy(name string) (TouchPolicy, error) {
 	return 0, fmt.Errorf("touch policy %q: one of never, always, cached", name)
 }
 
+// Info is a card that is plugged in.
+type Info struct {
+	Serial   uint32
+	Firmware Firmware
+	Tries    int // how many wrong PINs it still takes; 0: its PIN is blocked
+}
+
 // FormFactor is the shape of a YubiKey, with 0x80 for a FIPS and 0x40 for a
 // CSPN model.
 type FormFactor byte
@@ -144,4 +153,36 @@ type GenerateOptions struct {
 	TouchPolicy TouchPolicy
 	// Overwrite destroys the key that the slot holds.
 	Overwrite bool
+}
+
+// SetOptions say with what right Cards.SetCertificate writes.
+type SetOptions struct {
+	// ManagementKey has 16, 24 or 32 bytes. Nil means the one that the card
+	// keeps under its PIN, if there is one, else the factory's.
+	ManagementKey []byte
+	// PIN is asked only where the management key is under it and it wasn't
+	// shown before; nil where there is nobody to ask. It may block on a person.
+	PIN func(context.Context) ([]byte, error)
+}
+
+// ParseFirmware reads what Firmware.String returns.
+func ParseFirmware(text string) (Firmware, error) {
+	parts := strings.Split(text, ".")
+	var version [3]byte
+	if len(parts) != len(version) {
+		return Firmware{}, fmt.Errorf("firmware %q: want three numbers as in 5.7.4", text)
+	}
+	for i, part := range parts {
+		n, err := strconv.ParseUint(part, 10, 8)
+		if err != nil || strconv.FormatUint(n, 10) != part {
+			return Firmware{}, fmt.Errorf("firmware %q: want three numbers of 0 to 255, as in 5.7.4", text)
+		}
+		version[i] = byte(n)
+	}
+	return Firmware{version[0], version[1], version[2]}, nil
+}
+
+// Within reports whether it lies between two versions, both included.
+func (f Firmware) Within(first, last Firmware) bool {
+	return f.AtLeast(first.Major, first.Minor, first.Patch) && last.AtLeast(f.Major, f.Minor, f.Patch)
 }
