@@ -248,6 +248,32 @@ type unofferedSolver struct{ HTTP01Solver }
 
 func (*unofferedSolver) Type() string { return DNS01 }
 
+// The proofs alone, for who finalizes otherwise.
+func TestAuthorize(t *testing.T) {
+	ca := newFakeCA(t)
+	c := ca.client(newKey(t))
+	if _, err := c.Register(t.Context(), Registration{}); err != nil {
+		t.Fatal(err)
+	}
+	order, err := c.NewOrder(t.Context(), OrderRequest{Identifiers: Identifiers("a.test")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Authorize(t.Context(), order, new(unofferedSolver)); err == nil {
+		t.Error("authorized by a challenge that nobody offered")
+	}
+	solver := new(privateSolver)
+	if err := c.Authorize(t.Context(), order, solver); err != nil {
+		t.Fatal(err)
+	}
+	if order, err = c.Order(t.Context(), order.URL); err != nil || order.Status != StatusReady || solver.cleaned != 1 {
+		t.Fatalf("%q, %v, cleaned %d times", order.Status, err, solver.cleaned)
+	}
+	if err := c.Authorize(t.Context(), order); err != nil { // ready: nothing is left to prove
+		t.Error(err)
+	}
+}
+
 func TestOrderRequest(t *testing.T) {
 	ca := newFakeCA(t)
 	var got map[string]any

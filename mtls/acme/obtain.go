@@ -111,6 +111,16 @@ func (c *Client) finalizeReady(ctx context.Context, order Order, csr []byte, tol
 	return c.waitOrder(ctx, done, told)
 }
 
+// Authorize makes every authorization of an order valid, as Obtain does, for
+// orders that are finalized otherwise (FinalizeWith). The order is ready then
+// (RFC 8555 section 7.1.6); one that isn't pending is left as it is.
+func (c *Client) Authorize(ctx context.Context, order Order, solvers ...Solver) error {
+	if order.Status != StatusPending {
+		return nil
+	}
+	return c.authorize(ctx, order, solvers)
+}
+
 // attempt is an authorization on its way.
 type attempt struct {
 	authz  Authorization

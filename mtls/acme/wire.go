@@ -60,6 +60,15 @@ type Meta struct {
 	// Profiles maps names to descriptions for people, usually URLs
 	// (draft-ietf-acme-profiles section 3).
 	Profiles map[string]string `json:"profiles,omitempty"`
+
+	SSH *SSH `json:"ssh,omitempty"` // nil: no SSH certificates (Chancery's own member)
+}
+
+// SSH tells how to trust the SSH certificates of a directory's CA.
+type SSH struct {
+	UserKeys []string `json:"userKeys,omitempty"` // CA keys of user certificates, as lines of authorized_keys
+	HostKeys []string `json:"hostKeys,omitempty"` // CA keys of host certificates
+	KRL      string   `json:"krl,omitempty"`      // URL of the revocation list; its signature is at that URL + ".sig"
 }
 
 // Account is an ACME account (RFC 8555 section 7.1.2).
