@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/goccy/go-yaml"
@@ -35,6 +36,9 @@ type CA struct {
 	// Where the admin API is: "https://ca.internal:8444" or
 	// "unix:/run/chancery/admin.sock"; "": not for this user.
 	Admin string `yaml:"admin,omitempty"`
+	// The operator's certificate for this CA, which knows only its own; what is
+	// left out is as in the settings' operator.
+	Operator Operator `yaml:"operator,omitempty"`
 }
 
 // Device is a slot of a security key.
@@ -45,9 +49,10 @@ type Device struct {
 
 // Certificate is one that login gets.
 type Certificate struct {
-	Name    string `yaml:"name"`    // for --only and --as, as in "tls"
-	Kind    Kind   `yaml:"kind"`    // tls or ssh
-	Profile string `yaml:"profile"` // the directory's
+	Name    string `yaml:"name"`         // for --only and --as, as in "tls"
+	Kind    Kind   `yaml:"kind"`         // tls or ssh
+	Profile string `yaml:"profile"`      // left out: the directory's own, for ssh "ssh-user"
+	CA      string `yaml:"ca,omitempty"` // only from the CA of this name; left out: from the first that gives it
 	// What is proven: dns names for tls; the person for ssh, "" being the
 	// owner that the first name of the others begins with.
 	Identifiers []string `yaml:"identifiers,omitempty"`
@@ -124,9 +129,18 @@ func Load(path string) (*Settings, error) {
 	}
 	for i := range s.CAs {
 		s.CAs[i].Roots = under(path, s.CAs[i].Roots)
+		s.CAs[i].Operator.under(path)
 	}
-	s.Operator.Certificate = under(path, s.Operator.Certificate)
+	s.Operator.under(path)
 	return s, nil
+}
+
+// under has relative paths start at a file's folder.
+func (o *Operator) under(file string) {
+	o.Certificate = under(file, o.Certificate)
+	if !strings.HasPrefix(o.Key, "yubikey:") {
+		o.Key = under(file, o.Key)
+	}
 }
 
 func under(file, path string) string {
