@@ -70,7 +70,8 @@ func printKey(w io.Writer, f ceremony.KeyFacts) error {
 type keyShowCommand struct {
 	URIs []string `arg:"" name:"uri" help:"The keys." placeholder:"URI"`
 	secretFlags
-	JSON bool `name:"json" help:"Print JSON."`
+	JSON bool `name:"json" help:"Print JSON." xor:"form"`
+	SSH  bool `name:"ssh" help:"Print each public key as SSH writes it, for an SSH issuer's public_key." xor:"form"`
 }
 
 func (k *keyShowCommand) Run(ctx context.Context, c console) error {
@@ -85,6 +86,14 @@ func (k *keyShowCommand) Run(ctx context.Context, c console) error {
 		ceremony.Close(key)
 		if err != nil {
 			return err
+		}
+		if k.SSH {
+			line, err := ceremony.SSHLine(key.Public(), "")
+			if err != nil {
+				return err
+			}
+			fmt.Fprint(c.out, line)
+			continue
 		}
 		if all = append(all, facts); k.JSON {
 			continue

@@ -43,13 +43,14 @@ type initCommand struct {
 	RootKey          string `help:"The key of that root." placeholder:"FILE"`
 	RootPasswordFile string `help:"A file with the password of the root's key; for a new root a passphrase is made up and printed unless given." placeholder:"FILE"`
 	Kubernetes       string `help:"The server is to run in the Kubernetes cluster with this domain, and certifies its pods (deploy/kubernetes)." placeholder:"cluster.local"`
+	SSH              bool   `name:"ssh" help:"Make SSH CA keys for users and hosts, and a directory for people with YubiKeys."`
 	Constrain        bool   `help:"Let the issuing CAs name only what lies in the server's domain (name constraints)."`
 }
 
 func (i *initCommand) Run(ctx context.Context, c console) error {
 	in := setup.Init{
 		Dir: i.Dir, Name: i.Name, DNS: i.DNS, KeyType: setup.KeyChoice(i.KeyType),
-		RootCert: i.RootCert, RootKey: i.RootKey, Kubernetes: i.Kubernetes, Constrain: i.Constrain,
+		RootCert: i.RootCert, RootKey: i.RootKey, Kubernetes: i.Kubernetes, SSH: i.SSH, Constrain: i.Constrain,
 	}
 	if i.RootPasswordFile != "" {
 		password, err := os.ReadFile(i.RootPasswordFile)

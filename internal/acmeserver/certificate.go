@@ -7,11 +7,15 @@ import (
 	"strconv"
 
 	"github.com/chancery-pki/chancery/internal/cert"
+	"github.com/chancery-pki/chancery/internal/sshca"
 )
 
 // maxAlternates bounds the links to other chains; no root is cross-signed by
 // more, and the number in the path has two digits at most.
 const maxAlternates = 16
+
+// sshCertificate is the type of an SSH certificate's one line (DESIGN section 6).
+const sshCertificate = "application/vnd.chancery.ssh-certificate"
 
 // showCertificate serves a chain in PEM, leaf first and without the root
 // (RFC 8555 sections 7.4.2 and 9.1), whatever Accept asks for: other formats
@@ -31,6 +35,10 @@ func showCertificate(ctx context.Context, q *request) (response, error) {
 	chain, err := q.Authority.Certificate(ctx, q.who(), serial, alternate)
 	if err != nil {
 		return response{}, err
+	}
+	if chain.Format == cert.OpenSSH {
+		line, err := sshca.CertificateLine(chain.Certificates[0])
+		return response{raw: []byte(line), contentType: sshCertificate}, err
 	}
 	var text bytes.Buffer
 	for _, der := range chain.Certificates {

@@ -2,8 +2,10 @@ package acmeserver
 
 import (
 	"context"
+	"encoding/base64"
 
 	"github.com/chancery-pki/chancery/internal/protocol"
+	"github.com/chancery-pki/chancery/internal/yubikey"
 )
 
 // challengeObject is RFC 8555 section 8. Every challenge has a token, also
@@ -25,6 +27,10 @@ type challengeObject struct {
 	// Of kubernetes-01 (DESIGN section 6): what a pod's token must be made
 	// for. Clients know it from their own configuration; this is for people.
 	Audiences []string `json:"audiences,omitempty"`
+
+	// Of yubikey-01 and yubikey-02 (DESIGN section 6): what the key signs, with
+	// more, in base64url.
+	Challenge string `json:"challenge,omitempty"`
 }
 
 func (d *directory) challengeObject(z protocol.Authorization, t protocol.ChallengeType) challengeObject {
@@ -42,6 +48,8 @@ func (d *directory) challengeObject(z protocol.Authorization, t protocol.Challen
 		object.AccountURI = d.accountURL(z.Account)
 	case protocol.Kubernetes01:
 		object.Audiences = []string{d.prefix + "directory"}
+	case protocol.YubiKey01, protocol.YubiKey02:
+		object.Challenge = base64.RawURLEncoding.EncodeToString(yubikey.NewChallenge(string(t), z.Token))
 	}
 	return object
 }

@@ -43,6 +43,7 @@ type metaObject struct {
 	ExternalAccountRequired bool              `json:"externalAccountRequired"`
 	Profiles                map[string]string `json:"profiles,omitempty"`          // name to URL (profiles draft section 3)
 	AccountHashPrefix       string            `json:"accountHashPrefix,omitempty"` // draft-ietf-acme-dns-persist-02 section 4.1
+	SSH                     *SSHMeta          `json:"ssh,omitempty"`               // ours: docs/SSH.md
 }
 
 func newDirectory(base, name string, meta Meta) *directory {
@@ -60,13 +61,13 @@ func newDirectory(base, name string, meta Meta) *directory {
 		Meta: metaObject{
 			TermsOfService: d.terms, Website: meta.Website, CAAIdentities: meta.CAAIdentities,
 			ExternalAccountRequired: meta.ExternalAccountRequired, Profiles: make(map[string]string, len(meta.Profiles)),
-			AccountHashPrefix: meta.AccountHashPrefix,
+			AccountHashPrefix: meta.AccountHashPrefix, SSH: meta.SSH,
 		},
 	}
 	for _, p := range meta.Profiles {
 		o.Meta.Profiles[p.Name] = d.prefix + "profile/" + url.PathEscape(p.Name)
 	}
-	// Strings, booleans and maps of strings always encode.
+	// Strings, booleans, and lists and maps of strings always encode.
 	d.document, _ = json.MarshalIndent(o, "", "  ")
 	return d
 }

@@ -49,6 +49,16 @@ type Meta struct {
 	// AccountHashPrefix begins the hashed account URIs of dns-persist-01
 	// records (section 4.1 there); it must not change. "" leaves it out.
 	AccountHashPrefix string
+	SSH               *SSHMeta // nil: no profile gives SSH certificates
+}
+
+// SSHMeta is what hosts and people need to trust SSH certificates: keys as lines
+// of authorized_keys, and where the KRL is, whose signature is at the same URL
+// with ".sig" after it.
+type SSHMeta struct {
+	UserKeys []string `json:"userKeys"`
+	HostKeys []string `json:"hostKeys"`
+	KRL      string   `json:"krl"`
 }
 
 // Observation is one finished request, for metrics. Every field has few

@@ -26,6 +26,7 @@ import (
 	"github.com/chancery-pki/chancery/internal/protocol"
 	"github.com/chancery-pki/chancery/internal/signer"
 	"github.com/chancery-pki/chancery/internal/store"
+	"github.com/chancery-pki/chancery/internal/yubikey/softcard"
 )
 
 // world is a whole server: the real authority, store, nonces and issuer. Only
@@ -35,6 +36,8 @@ type world struct {
 	authority *ca.Authority
 	console   *operator.Console
 	roots     *x509.CertPool
+	db        *store.DB
+	maker     *softcard.Maker // of the devices of directory "people"
 }
 
 // sees is a validator that judges by the name: "bad…" fails for good, "later…"
@@ -102,7 +105,9 @@ func newWorld(t testing.TB) *world {
 	pods.Policy.Profiles = slices.Clone(profiles)
 	pods.Policy.Profiles[0].Challenges = pods.Policy.Challenges
 	directories["pods"], metas["pods"] = &pods, Meta{Profiles: pods.Policy.Profiles}
-	w := &world{roots: roots}
+	w := &world{roots: roots, db: db}
+	directories["people"] = w.people(t, *directories["main"])
+	metas["people"] = Meta{Profiles: directories["people"].Policy.Profiles}
 	w.authority = ca.New(ca.Options{
 		DB: db, Directories: directories, Issuers: map[string]ca.Issuer{"local": local},
 		Hold: 200 * time.Millisecond, RetryDelays: []time.Duration{time.Hour},

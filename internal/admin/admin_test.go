@@ -110,7 +110,9 @@ func TestCallers(t *testing.T) {
 	for _, pattern := range []string{
 		"GET /v1/status", "GET /v1/signing", "GET /v1/eab-keys", "POST /v1/eab-keys", "POST /v1/eab-keys/x/revoke", "GET /v1/accounts", "GET /v1/accounts/x",
 		"POST /v1/accounts/x/revoke", "GET /v1/certificates", "GET /v1/certificates/00", "POST /v1/certificates/00/revoke", "GET /v1/audit",
-		"POST /v1/audit/verify", "POST /v1/backup",
+		"POST /v1/audit/verify", "POST /v1/backup", "GET /v1/devices", "POST /v1/devices", "GET /v1/devices/x", "POST /v1/devices/x/identities",
+		"POST /v1/devices/x/retire", "POST /v1/devices/x/lost", "POST /v1/people/x/revoke", "GET /v1/advisories", "POST /v1/advisories",
+		"POST /v1/advisories/x/withdraw", "GET /v1/watched-keys", "POST /v1/watched-keys", "POST /v1/watched-keys/eA/forget", "POST /v1/watched-keys/eA/sightings",
 	} {
 		method, path, _ := strings.Cut(pattern, " ")
 		w := httptest.NewRecorder()
@@ -150,6 +152,27 @@ func TestMistakes(t *testing.T) {
 		{"GET", "/v1/accounts?limit=1001", "", 400, "1 to 1000"},
 		{"GET", "/v1/accounts?limit=x", "", 400, "a number"},
 		{"GET", "/v1/audit?after=-1", "", 400, "a number"},
+		{"GET", "/v1/certificates?format=pgp", "", 400, "x509 or ssh"},
+		{"GET", "/v1/certificates?full=perhaps", "", 400, "true or false"},
+		{"GET", "/v1/devices?state=stolen", "", 400, "active, retired or lost"},
+		{"GET", "/v1/devices/4711", "", 404, "no such device"},
+		{"POST", "/v1/devices", `{"owner":"alice","max_lifetime":-1}`, 400, "max_lifetime"},
+		{"POST", "/v1/devices", `{"owner":"alice","max_lifetime":1e300}`, 400, "max_lifetime"},
+		{"POST", "/v1/devices", `{"owner":"alice","possession":"%"}`, 400, "request body"},
+		{"POST", "/v1/devices", `{"owner":"alice"}`, 400, "attestation"},
+		{"POST", "/v1/devices/x/identities", `{"max_lifetime":-1}`, 400, "max_lifetime"},
+		{"POST", "/v1/devices/x/identities", `{}`, 404, "no such device"},
+		{"POST", "/v1/devices/x/retire?revoke=perhaps", "", 400, "true or false"},
+		{"POST", "/v1/devices/x/retire", "", 404, "no such device"},
+		{"POST", "/v1/devices/x/lost", "", 404, "no such device"},
+		{"POST", "/v1/people/alice/revoke", `{"reason":2}`, 400, "reason 2"},
+		{"POST", "/v1/people/alice/revoke", `{"reason":0}`, 404, "no device of"},
+		{"POST", "/v1/advisories", `{"id":"x","first":"5","last":"6"}`, 400, "firmware"},
+		{"POST", "/v1/advisories/x/withdraw", "", 404, "no such advisory"},
+		{"POST", "/v1/watched-keys", `{"fingerprint":"x"}`, 400, "fingerprint"},
+		{"POST", "/v1/watched-keys/%25/forget", "", 400, "base64url"},
+		{"POST", "/v1/watched-keys/eA/forget", "", 404, "no such watched key"},
+		{"POST", "/v1/watched-keys/eA/sightings", `{}`, 404, "no such watched key"},
 		{"GET", "/v2/status", "", 404, "there is no GET /v2/status"},
 		{"DELETE", "/v1/accounts/x", "", 404, "there is no DELETE"},
 	} {

@@ -10,9 +10,10 @@ import (
 	"time"
 
 	"github.com/chancery-pki/chancery/internal/api"
-	"github.com/chancery-pki/chancery/internal/ca"
+	"github.com/chancery-pki/chancery/internal/ca/operator"
 	"github.com/chancery-pki/chancery/internal/cert"
 	"github.com/chancery-pki/chancery/internal/protocol"
+	"github.com/chancery-pki/chancery/internal/sshca"
 	"github.com/chancery-pki/chancery/internal/store"
 )
 
@@ -199,16 +200,25 @@ func (s *Server) listCertificates(c call) (api.List[api.Certificate], error) {
 		Name: strings.ToLower(q.text("name")), Account: protocol.AccountID(q.text("account")), EABKey: protocol.EABKeyID(q.text("eab_key")),
 		Directory: q.text("directory"), Issuer: q.text("issuer"), IssuerKeyID: q.hex("issuer_key"), KeyHash: q.hex("key"), Revoked: q.boolean("revoked"),
 		NotAfterFrom: q.time("expires_after"), NotAfterTo: q.time("expires_before"), After: cert.Serial(q.hex("after")), Limit: q.limit(),
+		Owner: strings.ToLower(q.text("owner")), Format: cert.Format(q.text("format")),
 	}
+	if id := q.text("device"); id != "" {
+		f.Subject = protocol.Device{ID: protocol.DeviceID(id)}.Subject()
+	}
+	if f.Format != "" && f.Format != cert.X509 && f.Format != cert.OpenSSH {
+		q.bad("format", "x509 or ssh")
+	}
+	full := q.boolean("full")
 	if q.err != nil {
 		return api.List[api.Certificate]{}, q.err
 	}
-	rows, err := s.Console.Certificates(c.Context(), c.who, f)
-	return page(rows, f.Limit, certificate, func(c cert.Certificate) string { return string(c.Serial) }), err
+	rows, err := s.Console.Certificates(c.Context(), c.who, f, full != nil && *full)
+	return page(rows, f.Limit, certificate, func(c operator.Certificate) string { return string(c.Serial) }), err
 }
 
-func certificate(c cert.Certificate) api.Certificate {
+func certificate(c operator.Certificate) api.Certificate {
 	out := api.Certificate{
+		Format: string(c.Format), Subject: c.Subject, Owner: c.Owner, Chain: text(c),
 		Serial: string(c.Serial), State: string(c.State), Directory: c.Directory, Profile: c.Profile, Issuer: c.Issuer,
 		Account: string(c.Account), Order: string(c.Order), Key: c.KeyHash, NotBefore: utc(c.NotBefore), NotAfter: utc(c.NotAfter),
 		RevokedAt: utc(c.Revoked.At), ReplacedBy: string(c.ReplacedBy),
@@ -241,15 +251,19 @@ func (s *Server) showCertificate(c call) (api.Certificate, error) {
 	if err != nil {
 		return api.Certificate{}, err
 	}
-	row, chain, err := s.Console.ShowCertificate(c.Context(), c.who, serial)
-	out := certificate(row)
-	out.Chain = pemOf(chain)
-	return out, err
+	row, err := s.Console.ShowCertificate(c.Context(), c.who, serial)
+	return certificate(row), err
 }
 
-func pemOf(v ca.ChainView) string {
+// text is a certificate as programs read it: the chain in PEM, or the line of
+// an SSH certificate; "" where it wasn't looked up.
+func text(c operator.Certificate) string {
 	var b strings.Builder
-	for _, der := range v.Certificates {
+	for _, der := range c.Chain.Certificates {
+		if c.Format == cert.OpenSSH {
+			line, _ := sshca.CertificateLine(der) // ours, or nothing
+			return line
+		}
 		b.Write(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 	}
 	return b.String()

@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/chancery-pki/chancery/internal/api"
@@ -111,16 +110,12 @@ func caller(c net.Conn) operator.Caller {
 	if err != nil {
 		return operator.Caller{Name: "unknown"}
 	}
-	var cred *syscall.Ucred
-	var credErr error
-	err = raw.Control(func(fd uintptr) {
-		cred, credErr = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
-	})
-	if err != nil || credErr != nil {
+	uid, ok := peer(raw)
+	if !ok {
 		return operator.Caller{Name: "unknown"}
 	}
-	who := operator.Caller{Name: fmt.Sprintf("uid:%d", cred.Uid)}
-	if cred.Uid == 0 || int(cred.Uid) == os.Geteuid() {
+	who := operator.Caller{Name: fmt.Sprintf("uid:%d", uid)}
+	if uid == 0 || int(uid) == os.Geteuid() {
 		who.Role = operator.Administrator
 	}
 	return who
@@ -140,6 +135,20 @@ func (s *Server) Handler() http.Handler {
 	handle(s, mux, "GET /v1/certificates", s.listCertificates)
 	handle(s, mux, "GET /v1/certificates/{serial}", s.showCertificate)
 	handle(s, mux, "POST /v1/certificates/{serial}/revoke", s.revokeCertificate)
+	handle(s, mux, "GET /v1/devices", s.listDevices)
+	handle(s, mux, "POST /v1/devices", s.enrollDevice)
+	handle(s, mux, "GET /v1/devices/{id}", s.showDevice)
+	handle(s, mux, "POST /v1/devices/{id}/identities", s.setIdentities)
+	handle(s, mux, "POST /v1/devices/{id}/retire", s.retireDevice)
+	handle(s, mux, "POST /v1/devices/{id}/lost", s.loseDevice)
+	handle(s, mux, "POST /v1/people/{owner}/revoke", s.revokePerson)
+	handle(s, mux, "GET /v1/advisories", s.listAdvisories)
+	handle(s, mux, "POST /v1/advisories", s.addAdvisory)
+	handle(s, mux, "POST /v1/advisories/{id}/withdraw", s.withdrawAdvisory)
+	handle(s, mux, "GET /v1/watched-keys", s.listWatchedKeys)
+	handle(s, mux, "POST /v1/watched-keys", s.watchKey)
+	handle(s, mux, "POST /v1/watched-keys/{fingerprint}/forget", s.forgetKey)
+	handle(s, mux, "POST /v1/watched-keys/{fingerprint}/sightings", s.reportSighting)
 	handle(s, mux, "GET /v1/audit", s.listAudit)
 	handle(s, mux, "POST /v1/audit/verify", s.verifyAudit)
 	mux.HandleFunc("POST /v1/backup", s.backup)
@@ -211,7 +220,7 @@ func (s *Server) backup(w http.ResponseWriter, r *http.Request) {
 	who, _ := r.Context().Value(callerKey{}).(operator.Caller)
 	w.Header().Set("Trailer", BackupTrailer)
 	w.Header().Set("Content-Type", "application/x-ndjson")
-	if err := s.Console.Backup(r.Context(), who, w); err != nil {
+	if err := s.Console.Backup(r.Context(), who, patient{w}); err != nil {
 		s.Logger.Error("backup failed", "operator", who.Name, "error", err)
 		if p, known := errors.AsType[*protocol.Problem](err); known {
 			s.fail(w, r, p)

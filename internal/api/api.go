@@ -74,9 +74,10 @@ type Account struct {
 }
 
 // Certificate is the record of a certificate; Chain is set where one is shown
-// by itself.
+// by itself, or the listing is full.
 type Certificate struct {
 	Serial     string    `json:"serial"`
+	Format     string    `json:"format"` // "x509" or "ssh"
 	State      string    `json:"state"`
 	Names      []string  `json:"names"`
 	Directory  string    `json:"directory"`
@@ -90,7 +91,9 @@ type Certificate struct {
 	RevokedAt  time.Time `json:"revoked_at,omitzero"`
 	Reason     *int      `json:"reason,omitempty"` // RFC 5280 section 5.3.1
 	ReplacedBy string    `json:"replaced_by,omitzero"`
-	Chain      string    `json:"chain,omitzero"` // PEM, leaf first
+	Subject    string    `json:"subject,omitzero"` // the device or pod that it rests on, as in "device:ID"
+	Owner      string    `json:"owner,omitzero"`   // the person whose device it is
+	Chain      string    `json:"chain,omitzero"`   // PEM, leaf first; of an SSH certificate its line
 }
 
 // Revocation asks to revoke a certificate.

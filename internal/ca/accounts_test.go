@@ -176,7 +176,7 @@ func TestRevokedBinding(t *testing.T) {
 		wants(t, err, protocol.Unauthorized, "withdrawn")
 		_, err = a.PreAuthorize(t.Context(), a.Requester, ids("d.example")[0])
 		wants(t, err, protocol.Unauthorized, "withdrawn")
-		_, err = a.Finalize(t.Context(), a.Requester, o.ID, csr(t, newKey(t), "a.example"))
+		_, err = a.Finalize(t.Context(), a.Requester, o.ID, FinalizeRequest{CSR: csr(t, newKey(t), "a.example")})
 		wants(t, err, protocol.Unauthorized, "withdrawn")
 		close(goOn)
 		until(t, "the slow order ends", func() bool { return a.look(slow).Status == protocol.OrderInvalid })

@@ -110,7 +110,7 @@ func (a *account) finalize(o OrderView) OrderView {
 	for _, id := range o.Identifiers {
 		names = append(names, id.Value)
 	}
-	o, err := a.Finalize(a.t.Context(), a.Requester, o.ID, csr(a.t, newKey(a.t), names...))
+	o, err := a.Finalize(a.t.Context(), a.Requester, o.ID, FinalizeRequest{CSR: csr(a.t, newKey(a.t), names...)})
 	if err != nil {
 		a.t.Fatal(err)
 	}

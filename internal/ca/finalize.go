@@ -5,13 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/chancery-pki/chancery/internal/audit"
+	"github.com/chancery-pki/chancery/internal/ca/certkey"
+	"github.com/chancery-pki/chancery/internal/ca/device"
 	"github.com/chancery-pki/chancery/internal/ca/proof"
+	"github.com/chancery-pki/chancery/internal/ca/sshorder"
 	"github.com/chancery-pki/chancery/internal/cert"
 	"github.com/chancery-pki/chancery/internal/issuer"
-	"github.com/chancery-pki/chancery/internal/jws"
 	"github.com/chancery-pki/chancery/internal/policy"
 	"github.com/chancery-pki/chancery/internal/protocol"
 	"github.com/chancery-pki/chancery/internal/signer"
@@ -29,12 +32,18 @@ const (
 	signatureTime = 2 * time.Hour    // 4096 at a key of a signature in a second and a half
 )
 
+// FinalizeRequest is finalize's payload: a CSR in DER, or what SSH has in its place.
+type FinalizeRequest struct {
+	CSR []byte
+	SSH sshorder.Request
+}
+
 // Finalize asks for the certificate of a ready order (RFC 8555 section 7.4):
 // it is planned and recorded, checked once more, signed, recorded, and only
 // then shown. Exactly one of any number of calls gets past the plan; the
 // others are told orderNotReady. It waits a bounded moment for the signature,
 // so that a free key's certificate is in this very answer.
-func (a *Authority) Finalize(ctx context.Context, who Requester, id protocol.OrderID, csrDER []byte) (OrderView, error) {
+func (a *Authority) Finalize(ctx context.Context, who Requester, id protocol.OrderID, r FinalizeRequest) (OrderView, error) {
 	d, err := a.directory(who.Directory)
 	if err != nil {
 		return OrderView{}, err
@@ -46,23 +55,23 @@ func (a *Authority) Finalize(ctx context.Context, who Requester, id protocol.Ord
 	if err := protocol.CheckReady(protocol.OrderState(o, authorizations, a.clock())); err != nil {
 		return OrderView{}, err
 	}
-	csr, err := a.checkCSR(ctx, o, csrDER)
+	csr, err := a.asked(ctx, who, d, &o, authorizations, r)
 	if err != nil {
-		return OrderView{}, err
-	}
-	if o.Profile, err = a.profileOf(ctx, who, d, o, csr, authorizations); err != nil {
-		return OrderView{}, err
+		return OrderView{}, a.refused(ctx, who, o, authorizations, err)
 	}
 	if err := a.oneSubject(ctx, who, d, o, authorizations); err != nil {
 		return OrderView{}, err
+	}
+	if csr, err = device.Key(ctx, a.db, authorizations, csr); err != nil {
+		return OrderView{}, a.refused(ctx, who, o, nil, err)
 	}
 	turn, err := a.turn(ctx, o, who.client())
 	if err != nil {
 		return OrderView{}, err
 	}
-	c, prepared, err := a.prepare(ctx, d, o, csr, turn)
+	c, prepared, err := a.prepare(ctx, d, o, csr, strings.Join(policy.Subjects(authorizations), " "), turn) // one at most (oneSubject)
 	if err != nil {
-		return OrderView{}, err
+		return OrderView{}, a.refused(ctx, who, o, authorizations, err)
 	}
 	if err := a.plan(ctx, c, prepared); err != nil {
 		prepared.Discard()
@@ -77,82 +86,78 @@ func (a *Authority) Finalize(ctx context.Context, who Requester, id protocol.Ord
 	return a.Order(context.WithoutCancel(ctx), who, id)
 }
 
-// checkCSR takes from the CSR what counts, its key and its names (and the
-// usage it asks for), and refuses what does not fit the order.
-func (a *Authority) checkCSR(ctx context.Context, o protocol.Order, der []byte) (*issuer.CSR, error) {
-	csr, err := issuer.ParseCSR(der)
-	if err != nil {
-		return nil, err
+// asked settles the order's profile, and takes from the payload what counts: of a
+// CSR its key and its names (and the usage it asks for).
+func (a *Authority) asked(ctx context.Context, who Requester, d *Directory, o *protocol.Order, proofs []protocol.Authorization, r FinalizeRequest) (csr *issuer.CSR, err error) {
+	if r.CSR != nil && !r.SSH.Empty() {
+		return nil, protocol.NewProblem(protocol.Malformed, "the payload has both csr and sshPublicKey; send what the profile asks for")
 	}
-	if err := csr.Match(o.Identifiers); err != nil {
-		return nil, err
-	}
-	if err := a.noAccountKey(ctx, csr); err != nil {
-		return nil, err
-	}
-	blocked, err := a.db.KeyBlocked(ctx, csr.KeyHash)
-	if err != nil {
-		return nil, err
-	}
-	if blocked {
-		return nil, protocol.NewProblem(protocol.BadCSR, "the CSR's key was reported as compromised; make a new key")
-	}
-	return csr, nil
-}
-
-// noAccountKey refuses an account's key, of whichever directory (RFC 8555
-// section 11.1).
-func (a *Authority) noAccountKey(ctx context.Context, csr *issuer.CSR) error {
-	key, err := jws.KeyFromPublic(csr.PublicKey)
-	if err != nil {
-		return nil // no kind that an account could have
-	}
-	for directory := range a.rules.Load().directories {
-		_, err := a.db.AccountByKey(ctx, directory, key.Thumbprint)
-		if err == nil {
-			return protocol.NewProblem(protocol.BadCSR,
-				"the CSR's key is an account key; make a key of its own for the certificate (RFC 8555 section 11.1)")
-		}
-		if !errors.Is(err, store.ErrNotFound) {
-			return err
+	if r.CSR != nil {
+		if csr, err = issuer.ParseCSR(r.CSR); err != nil {
+			return nil, err
 		}
 	}
-	return nil
+	p, err := a.profileOf(ctx, who, d, *o, csr, proofs)
+	switch {
+	case err != nil:
+		return nil, err
+	case (p.Format() == cert.OpenSSH) == (csr != nil):
+		return nil, sshorder.WrongPayload(p)
+	case csr == nil:
+		csr, err = sshorder.Key(ctx, a.db, p, *o, proofs, r.SSH)
+	default:
+		err = csr.Match(o.Identifiers)
+	}
+	if err != nil {
+		return nil, err
+	}
+	o.Profile = p.Name
+	return csr, certkey.Check(ctx, a.db, a.DirectoryNames(), csr)
 }
 
-// profileOf settles the order's profile, now that the CSR may tell the usage,
-// and checks that every proof counts for it (DESIGN section 5).
-func (a *Authority) profileOf(ctx context.Context, who Requester, d *Directory, o protocol.Order, csr *issuer.CSR, authorizations []protocol.Authorization) (string, error) {
+// profileOf settles the order's profile, now that a CSR may tell the usage, and
+// checks that every proof counts for it (DESIGN section 5).
+func (a *Authority) profileOf(ctx context.Context, who Requester, d *Directory, o protocol.Order, csr *issuer.CSR, authorizations []protocol.Authorization) (cert.Profile, error) {
 	eab, err := a.eabKey(ctx, who)
 	if err != nil {
-		return "", err
+		return cert.Profile{}, err
 	}
 	var usage *cert.Usage
-	if csr.Usage != "" {
+	if csr != nil && csr.Usage != "" {
 		usage = &csr.Usage
 	}
 	p, err := d.Policy.PickProfile(o.Profile, usage, eab)
 	if err != nil {
-		return "", err
+		return p, err
 	}
-	return p.Name, policy.CheckProofs(p, authorizations)
+	return p, policy.CheckProofs(p, authorizations)
 }
 
-// prepare has the issuer build and check the certificate.
-func (a *Authority) prepare(ctx context.Context, d *Directory, o protocol.Order, csr *issuer.CSR, turn signer.Request) (cert.Certificate, *issuer.Prepared, error) {
+// prepare has the issuer build and check the certificate. subject is what the
+// order's private proofs rest on, "" for none.
+func (a *Authority) prepare(ctx context.Context, d *Directory, o protocol.Order, csr *issuer.CSR, subject string, turn signer.Request) (cert.Certificate, *issuer.Prepared, error) {
 	i := slices.IndexFunc(d.Policy.Profiles, func(p cert.Profile) bool { return p.Name == o.Profile })
 	if i < 0 {
 		return cert.Certificate{}, nil, protocol.NewProblem(protocol.InvalidProfile, "profile %q is not offered any more", o.Profile)
 	}
-	p := d.Policy.Profiles[i]
+	p, err := device.Narrow(ctx, a.db, subject, d.Policy.Profiles[i])
+	if err != nil {
+		return cert.Certificate{}, nil, err
+	}
 	by, err := a.issuer(p.Issuer)
 	if err != nil {
 		return cert.Certificate{}, nil, err
 	}
+	var named issuer.SSHSubject
+	if csr.SSH != nil {
+		if named, err = sshorder.Subject(ctx, a.db, p, o, subject, csr.SSH); err != nil {
+			return cert.Certificate{}, nil, err
+		}
+	}
 	now := a.clock()
 	from, to, err := policy.Dates(p, o, now)
 	if err != nil {
-		return cert.Certificate{}, nil, err
+		return cert.Certificate{}, nil, device.TooLong(err, p.MaxLifetime, d.Policy.Profiles[i].MaxLifetime)
 	}
 	if turn, err = a.renews(ctx, by, o, turn); err != nil {
 		return cert.Certificate{}, nil, err
@@ -160,7 +165,7 @@ func (a *Authority) prepare(ctx context.Context, d *Directory, o protocol.Order,
 	prepared, err := by.Prepare(ctx, issuer.Request{
 		Profile: p, Names: o.Identifiers, PublicKey: csr.PublicKey, Now: now,
 		NotBefore: from, NotAfter: to, ExactStart: !o.NotBefore.IsZero(), ExactEnd: !o.NotAfter.IsZero(),
-		Signature: turn,
+		Signature: turn, SSH: named,
 	})
 	if err != nil {
 		return cert.Certificate{}, nil, err
@@ -169,7 +174,7 @@ func (a *Authority) prepare(ctx context.Context, d *Directory, o protocol.Order,
 		Serial: prepared.Serial, Format: p.Format(), State: cert.Planned, Order: o.ID, Account: o.Account, Directory: o.Directory,
 		Profile: p.Name, Issuer: p.Issuer, IssuerKeyID: prepared.IssuerKeyID, Names: o.Identifiers, DER: prepared.TBS,
 		KeyHash: prepared.KeyHash, NotBefore: prepared.NotBefore, NotAfter: prepared.NotAfter, PlannedAt: now,
-		CRLShard: prepared.CRLShard, Client: turn.Client,
+		CRLShard: prepared.CRLShard, Client: turn.Client, Subject: subject,
 	}, prepared, nil
 }
 
@@ -221,7 +226,7 @@ func (a *Authority) stillStands(ctx context.Context, w *work) error {
 func withdrawn(s store.Standing, err error) error {
 	if err == nil && !s.OK() {
 		err = protocol.NewProblem(protocol.Unauthorized,
-			"the account, its external account key or an authorization was withdrawn or ended while the certificate was being issued")
+			"the account, its external account key, an authorization or the device it rests on was withdrawn or ended while the certificate was being issued")
 	}
 	return err
 }
@@ -238,6 +243,9 @@ func (a *Authority) record(ctx context.Context, w *work, der []byte) (recorded c
 			return err // another replica was quicker
 		}
 		if err := withdrawn(standing, nil); err != nil {
+			return err
+		}
+		if err := device.Hold(ctx, tx, c, w.prepared.Principals); err != nil { // changed between the two looks
 			return err
 		}
 		if ok, err := tx.IssueCertificate(c.Serial, der); err != nil || !ok {
@@ -278,6 +286,9 @@ func (w *work) issued() audit.Entry {
 	}
 	if len(w.subjects) > 0 {
 		e.Detail["subject"] = w.subjects[0] // there is one (oneSubject)
+	}
+	if c.Format == cert.OpenSSH {
+		e.Detail["key_id"], e.Detail["principals"] = w.prepared.KeyID, w.prepared.Principals
 	}
 	return e
 }
@@ -324,7 +335,8 @@ func (a *Authority) resumeIssuance(ctx context.Context, c cert.Certificate) erro
 
 // ChainView is a certificate with what a client needs to use it.
 type ChainView struct {
-	Certificates [][]byte // DER: leaf first, then the issuing certificates, no root
+	Format       cert.Format
+	Certificates [][]byte // leaf first, then the issuing certificates, no root; or an SSH certificate alone
 	Alternates   int      // how many other chains there are (RFC 8555 section 7.4.2)
 }
 
@@ -355,5 +367,5 @@ func (a *Authority) Chain(c cert.Certificate, alternate int) (ChainView, error) 
 	case err != nil:
 		return ChainView{}, err
 	}
-	return ChainView{Certificates: append([][]byte{c.DER}, above...), Alternates: count - 1}, nil
+	return ChainView{Format: c.Format, Certificates: append([][]byte{c.DER}, above...), Alternates: count - 1}, nil
 }

@@ -30,14 +30,14 @@ func TestFinalize(t *testing.T) {
 		a := w.account(t, "main")
 		o := a.prove(a.order("a.example", "b.example", "10.1.2.3"), protocol.HTTP01)
 		k := newKey(t)
-		o, err := a.Finalize(t.Context(), a.Requester, o.ID, csrOf(t, k, &x509.CertificateRequest{
+		o, err := a.Finalize(t.Context(), a.Requester, o.ID, FinalizeRequest{CSR: csrOf(t, k, &x509.CertificateRequest{
 			// What a CSR may ask for and doesn't get.
 			Subject: pkix.Name{CommonName: "a.example", Organization: []string{"Evil"}},
 			ExtraExtensions: []pkix.Extension{
 				{Id: []int{2, 5, 29, 19}, Critical: true, Value: []byte{0x30, 3, 1, 1, 0xff}}, // CA:TRUE
 				{Id: []int{1, 2, 3, 4}, Value: []byte{5, 0}},
 			},
-		}, "b.example", "a.example", "10.1.2.3"))
+		}, "b.example", "a.example", "10.1.2.3")})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -78,7 +78,7 @@ func TestDates(t *testing.T) {
 		}
 		soon := a.prove(a.orderAs(OrderRequest{Identifiers: ids("b.example"), NotAfter: w.Now().Add(time.Hour)}), protocol.DNS01)
 		w.Add(2 * time.Hour)
-		_, err := a.Finalize(t.Context(), a.Requester, soon.ID, csr(t, newKey(t), "b.example"))
+		_, err := a.Finalize(t.Context(), a.Requester, soon.ID, FinalizeRequest{CSR: csr(t, newKey(t), "b.example")})
 		wants(t, err, protocol.OrderNotReady, "") // the proof is an hour's
 	})
 }
@@ -104,7 +104,7 @@ func TestBadCSR(t *testing.T) {
 			t.Fatal(err)
 		}
 		for name, der := range map[string][]byte{
-			"nothing":                    nil,
+			"nothing":                    {},
 			"no CSR":                     []byte("hello"),
 			"broken signature":           broken,
 			"a name too few":             csr(t, newKey(t), "a.example"),
@@ -118,7 +118,7 @@ func TestBadCSR(t *testing.T) {
 			"a compromised key":          csr(t, blocked, names...),
 			"a curve that isn't allowed": csr(t, otherCurve, names...),
 		} {
-			_, err := a.Finalize(t.Context(), a.Requester, o.ID, der)
+			_, err := a.Finalize(t.Context(), a.Requester, o.ID, FinalizeRequest{CSR: der})
 			if p, ok := errors.AsType[*protocol.Problem](err); !ok || p.Type != protocol.BadCSR || p.HTTPStatus() != 400 {
 				t.Errorf("%s: %v", name, err)
 			}
@@ -137,12 +137,12 @@ func TestNotReady(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		a := w.account(t, "main")
 		o := a.order("a.example")
-		_, err := a.Finalize(t.Context(), a.Requester, o.ID, csr(t, newKey(t), "a.example"))
+		_, err := a.Finalize(t.Context(), a.Requester, o.ID, FinalizeRequest{CSR: csr(t, newKey(t), "a.example")})
 		if p := wants(t, err, protocol.OrderNotReady, "pending"); p.HTTPStatus() != 403 {
 			t.Error(p.HTTPStatus())
 		}
 		a.finalize(a.prove(o, protocol.HTTP01))
-		_, err = a.Finalize(t.Context(), a.Requester, o.ID, csr(t, newKey(t), "a.example"))
+		_, err = a.Finalize(t.Context(), a.Requester, o.ID, FinalizeRequest{CSR: csr(t, newKey(t), "a.example")})
 		wants(t, err, protocol.OrderNotReady, "already")
 	})
 }
@@ -157,7 +157,7 @@ func TestFinalizeAtOnce(t *testing.T) {
 			var mu sync.Mutex
 			good := 0
 			parallel(20, func(int) {
-				v, err := a.Finalize(t.Context(), a.Requester, o.ID, der)
+				v, err := a.Finalize(t.Context(), a.Requester, o.ID, FinalizeRequest{CSR: der})
 				mu.Lock()
 				defer mu.Unlock()
 				if err == nil && v.Status == protocol.OrderValid {
@@ -188,7 +188,7 @@ func TestSlowKey(t *testing.T) {
 		if o.Status != protocol.OrderProcessing || o.RetryAfter < time.Second || o.Certificate != "" {
 			t.Errorf("%s, retry after %v, certificate %q", o.Status, o.RetryAfter, o.Certificate)
 		}
-		_, err := a.Finalize(t.Context(), a.Requester, o.ID, csr(t, newKey(t), "a.example"))
+		_, err := a.Finalize(t.Context(), a.Requester, o.ID, FinalizeRequest{CSR: csr(t, newKey(t), "a.example")})
 		wants(t, err, protocol.OrderNotReady, "processing")
 		planned := w.plans(t)[0]
 		_, err = a.Certificate(t.Context(), a.Requester, planned.Serial, 0)

@@ -108,6 +108,11 @@ func (a *Authority) admit(ctx context.Context, who Requester, d *Directory, ids 
 	if err != nil {
 		return nil, nil, err
 	}
+	if len(profiles) == 1 { // else finalize settles it
+		if err := policy.CheckSSH(profiles[0], ids); err != nil {
+			return nil, nil, err
+		}
+	}
 	return profiles, eab, d.Policy.Provable(profiles, ids, eab)
 }
 
@@ -210,7 +215,7 @@ func (a *Authority) newAuthorization(who Requester, d *Directory, profiles []cer
 	z := protocol.Authorization{
 		ID: protocol.NewID[protocol.AuthorizationID](now), Account: who.Account.ID, Directory: who.Directory,
 		Identifier: id.Base(), Wildcard: id.IsWildcard(), Status: protocol.AuthorizationPending,
-		ExpiresAt: now.Add(d.Lifetimes.Pending), Token: protocol.NewToken(), CreatedAt: now,
+		Token: protocol.NewToken(), CreatedAt: now,
 	}
 	if d.Policy.PreApproved(eab, id) {
 		z.Status = protocol.AuthorizationValid
@@ -219,6 +224,7 @@ func (a *Authority) newAuthorization(who Requester, d *Directory, profiles []cer
 		return z
 	}
 	z.Offered = d.Policy.Offered(profiles, id)
+	z.ExpiresAt = now.Add(policy.PendingLife(z.Offered, d.Lifetimes.Pending))
 	return z
 }
 

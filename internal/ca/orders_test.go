@@ -102,7 +102,7 @@ func TestStrangers(t *testing.T) {
 			return err
 		})
 		same("finalize", func(id protocol.OrderID, _ protocol.AuthorizationID, _ cert.Serial) error {
-			_, err := b.Finalize(ctx, b.Requester, id, nil)
+			_, err := b.Finalize(ctx, b.Requester, id, FinalizeRequest{})
 			return err
 		})
 		same("authorization", func(_ protocol.OrderID, id protocol.AuthorizationID, _ cert.Serial) error {
@@ -237,7 +237,7 @@ func TestProfiles(t *testing.T) {
 			return csrOf(t, newKey(t), &x509.CertificateRequest{ExtraExtensions: usageExtension(t, "2b06010505070302")}, "a.example")
 		}
 		// Without eku_from_csr the extension says nothing.
-		o, err := a.Finalize(t.Context(), a.Requester, a.order("a.example").ID, clientAuth())
+		o, err := a.Finalize(t.Context(), a.Requester, a.order("a.example").ID, FinalizeRequest{CSR: clientAuth()})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -251,7 +251,7 @@ func TestProfiles(t *testing.T) {
 		if o.Profile != "" {
 			t.Errorf("profile %q before the CSR", o.Profile)
 		}
-		_, err = m.Finalize(t.Context(), m.Requester, o.ID, clientAuth())
+		_, err = m.Finalize(t.Context(), m.Requester, o.ID, FinalizeRequest{CSR: clientAuth()})
 		wants(t, err, protocol.Unauthorized, "doesn't count")
 		if o = m.finalize(o); o.Status != protocol.OrderValid || o.Profile != "server" {
 			t.Errorf("%+v", o)
@@ -394,7 +394,7 @@ func TestInvalidOrders(t *testing.T) {
 		if o := a.look(late); o.Status != protocol.OrderInvalid || o.Error == nil {
 			t.Errorf("%s: %v", o.Status, o.Error)
 		}
-		_, err := a.Finalize(t.Context(), a.Requester, late.ID, nil)
+		_, err := a.Finalize(t.Context(), a.Requester, late.ID, FinalizeRequest{})
 		wants(t, err, protocol.OrderNotReady, "invalid")
 		if z, err := a.Authorization(t.Context(), a.Requester, late.Authorizations[0]); err != nil || z.Status != protocol.AuthorizationExpired {
 			t.Error(z.Status, err)
@@ -414,7 +414,7 @@ func TestReload(t *testing.T) {
 		delete(next["main"].Validators, protocol.DNS01)
 		delete(next, "other")
 		w.Reload(next, map[string]Issuer{"local": w.key}, nil)
-		_, err := a.Finalize(t.Context(), a.Requester, month.ID, csr(t, newKey(t), "a.example"))
+		_, err := a.Finalize(t.Context(), a.Requester, month.ID, FinalizeRequest{CSR: csr(t, newKey(t), "a.example")})
 		wants(t, err, protocol.InvalidProfile, "")
 		if o := a.prove(pending, protocol.DNS01); o.Status != protocol.OrderInvalid || !strings.Contains(o.Error.Detail, "any more") {
 			t.Errorf("%s: %v", o.Status, o.Error)
@@ -425,7 +425,7 @@ func TestReload(t *testing.T) {
 		w.Reload(next, map[string]Issuer{"elsewhere": issuerOnly{w.key.Local}}, nil)
 		o := a.order("b.example")
 		w.looks.to(nil)
-		if _, err = a.Finalize(t.Context(), a.Requester, a.prove(o, protocol.HTTP01).ID, csr(t, newKey(t), "b.example")); err == nil {
+		if _, err = a.Finalize(t.Context(), a.Requester, a.prove(o, protocol.HTTP01).ID, FinalizeRequest{CSR: csr(t, newKey(t), "b.example")}); err == nil {
 			t.Error("issued without an issuer")
 		}
 	})

@@ -103,12 +103,12 @@ func (l located) Whois(ctx context.Context, peer netip.AddrPort) (string, error)
 	return "", refused("no pod is at %s", peer.Addr())
 }
 
-// device is a validator whose proofs can't be looked at again.
-type device struct{}
+// gadget is a validator whose proofs can't be looked at again.
+type gadget struct{}
 
 const device01 protocol.ChallengeType = "device-01"
 
-func (device) Validate(_ context.Context, v protocol.Validation) (protocol.Evidence, error) {
+func (gadget) Validate(_ context.Context, v protocol.Validation) (protocol.Evidence, error) {
 	return protocol.Evidence{Type: v.Type, Subject: string(v.Response)}, nil
 }
 
@@ -133,7 +133,7 @@ func (w *world) platform(t testing.TB) *platform {
 		"pods":    {protocol.Kubernetes01: struct{ platformProof }{p}},
 		"homes":   {protocol.Kubernetes01: located{p}},
 		"both":    {protocol.HTTP01: w.looks, protocol.Kubernetes01: located{p}},
-		"devices": {device01: device{}, protocol.Kubernetes01: p},
+		"devices": {device01: gadget{}, protocol.Kubernetes01: p},
 	} {
 		d := *main
 		d.Validators, d.Policy.Name, d.Policy.Challenges, d.Policy.Profiles = all, name, nil, nil
@@ -195,5 +195,5 @@ func (a *account) tryFinalize(o OrderView) (OrderView, error) {
 	for _, id := range o.Identifiers {
 		names = append(names, id.Value)
 	}
-	return a.Finalize(a.t.Context(), a.Requester, o.ID, csr(a.t, newKey(a.t), names...))
+	return a.Finalize(a.t.Context(), a.Requester, o.ID, FinalizeRequest{CSR: csr(a.t, newKey(a.t), names...)})
 }

@@ -70,6 +70,21 @@ func (a *Authority) oneSubject(ctx context.Context, who Requester, d *Directory,
 	return cmp.Or[error](err, p)
 }
 
+// refused audits why a device that has proven gets no certificate all the same,
+// such as for another's key. An order that rests on none isn't worth an entry for
+// each bad CSR; without authorizations it is in any case.
+func (a *Authority) refused(ctx context.Context, who Requester, o protocol.Order, authorizations []protocol.Authorization, err error) error {
+	subjects := policy.Subjects(authorizations)
+	device := func(s string) bool { _, is := protocol.DeviceOf(s); return is }
+	p, ok := errors.AsType[*protocol.Problem](err)
+	if !ok || authorizations != nil && !slices.ContainsFunc(subjects, device) {
+		return err
+	}
+	e := a.entry(who, "order.finalize", string(o.ID))
+	e.Detail = map[string]any{"names": protocol.Values(o.Identifiers), "subjects": subjects}
+	return a.deny(ctx, e, p)
+}
+
 func (a *Authority) boundToCaller(ctx context.Context, who Requester, d *Directory, authorizations []protocol.Authorization) error {
 	i := slices.IndexFunc(authorizations, func(z protocol.Authorization) bool { return z.BoundTo != "" })
 	if i < 0 { // all that are have one subject

@@ -21,7 +21,7 @@ func (a *Authority) certificateByID(ctx context.Context, directory, id string) (
 	}
 	c, err := a.db.Certificate(ctx, serial)
 	if errors.Is(err, store.ErrNotFound) || err == nil &&
-		(c.State != cert.Issued || c.Directory != directory || c.IssuerKeyID != keyID) {
+		(c.State != cert.Issued || c.Directory != directory || c.IssuerKeyID != keyID || c.Format == cert.OpenSSH) { // RFC 9773's identifiers are X.509's
 		return c, errNoSuch("certificate")
 	}
 	return c, err

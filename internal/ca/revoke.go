@@ -3,13 +3,15 @@ package ca
 import (
 	"bytes"
 	"context"
-	"crypto"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"net/netip"
 	"slices"
 
 	"github.com/chancery-pki/chancery/internal/audit"
+	"github.com/chancery-pki/chancery/internal/ca/sshorder"
 	"github.com/chancery-pki/chancery/internal/cert"
 	"github.com/chancery-pki/chancery/internal/jws"
 	"github.com/chancery-pki/chancery/internal/policy"
@@ -56,11 +58,11 @@ func (a *Authority) RevokeByKey(ctx context.Context, who KeyHolder, der []byte, 
 		At: a.clock(), Action: "certificate.revoke", Actor: "key:" + who.Key.Thumbprint, Peer: protocol.Address(who.Peer),
 		Directory: who.Directory, Object: string(c.Serial),
 	}
-	leaf, err := x509.ParseCertificate(c.DER)
+	spki, err := x509.MarshalPKIXPublicKey(who.Key.Key)
 	if err != nil {
 		return err
 	}
-	if k, ok := leaf.PublicKey.(interface{ Equal(crypto.PublicKey) bool }); !ok || !k.Equal(who.Key.Key) {
+	if hash := sha256.Sum256(spki); hex.EncodeToString(hash[:]) != c.KeyHash {
 		return a.denyStranger(ctx, who, e, protocol.NewProblem(protocol.Unauthorized, "the request is not signed by the certificate's key"))
 	}
 	return a.revoke(ctx, c, r, e)
@@ -104,11 +106,11 @@ func (a *Authority) revocable(ctx context.Context, directory string, der []byte,
 	if len(der) > maxCertificate {
 		return none, r, protocol.NewProblem(protocol.Malformed, "the certificate is longer than %d bytes", maxCertificate)
 	}
-	leaf, err := x509.ParseCertificate(der)
+	serial, err := sshorder.SerialOf(der)
 	if err != nil {
-		return none, r, protocol.NewProblem(protocol.Malformed, "\"certificate\" is not a certificate in DER, base64url without padding")
+		return none, r, err
 	}
-	c, err := a.db.Certificate(ctx, cert.SerialOf(leaf.SerialNumber))
+	c, err := a.db.Certificate(ctx, serial)
 	if errors.Is(err, store.ErrNotFound) || err == nil &&
 		(c.State != cert.Issued || c.Directory != directory || !bytes.Equal(c.DER, der)) {
 		return none, r, protocol.NewProblem(protocol.Malformed, "this directory issued no such certificate").WithStatus(404)

@@ -25,7 +25,7 @@ func (a *account) by(der []byte, reason int) error {
 func (a *account) issueWithKey(names ...string) ([]byte, *ecdsa.PrivateKey) {
 	a.t.Helper()
 	k := newKey(a.t)
-	o, err := a.Finalize(a.t.Context(), a.Requester, a.ready(names...).ID, csr(a.t, k, names...))
+	o, err := a.Finalize(a.t.Context(), a.Requester, a.ready(names...).ID, FinalizeRequest{CSR: csr(a.t, k, names...)})
 	if err != nil {
 		a.t.Fatal(err)
 	}
@@ -118,7 +118,7 @@ func TestRevokeByKey(t *testing.T) {
 		wants(t, w.RevokeByKey(t.Context(), holder, der, nil), protocol.AlreadyRevoked, "")
 		// keyCompromise blocks the key for good, for everybody.
 		b := w.account(t, "other")
-		_, err := b.Finalize(t.Context(), b.Requester, b.ready("b.example").ID, csr(t, k, "b.example"))
+		_, err := b.Finalize(t.Context(), b.Requester, b.ready("b.example").ID, FinalizeRequest{CSR: csr(t, k, "b.example")})
 		wants(t, err, protocol.BadCSR, "compromised")
 	})
 }

@@ -139,7 +139,7 @@ func TestSharedAccount(t *testing.T) {
 					_, err = a.Respond(ctx, a.Requester, o.Authorizations[0], protocol.HTTP01, nil)
 				}
 				if err == nil {
-					o, err = a.Finalize(ctx, a.Requester, o.ID, csr(t, newKey(t), name))
+					o, err = a.Finalize(ctx, a.Requester, o.ID, FinalizeRequest{CSR: csr(t, newKey(t), name)})
 				}
 				if err != nil || o.Status != protocol.OrderValid {
 					t.Errorf("%s: %s, %v", name, o.Status, err)

@@ -332,11 +332,11 @@ func (a *Authority) replan(ctx context.Context, w *work, usable bool) (bool, err
 	}
 	asked := w.csr
 	if asked == nil {
-		if asked, err = issuer.Asked(w.certificate.DER); err != nil {
+		if asked, err = issuer.Asked(w.certificate); err != nil {
 			return false, err
 		}
 	}
-	c, prepared, err := a.prepare(ctx, w.Directory, o, asked, w.turn)
+	c, prepared, err := a.prepare(ctx, w.Directory, o, asked, w.certificate.Subject, w.turn)
 	if err != nil {
 		return false, err
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/chancery-pki/chancery/internal/audit"
+	"github.com/chancery-pki/chancery/internal/ca/device"
 	"github.com/chancery-pki/chancery/internal/ca/job"
 	"github.com/chancery-pki/chancery/internal/ca/proof"
 	"github.com/chancery-pki/chancery/internal/protocol"
@@ -314,6 +315,11 @@ func (a *Authority) finishValidation(ctx context.Context, tx *store.Tx, d *Direc
 	}
 	if l := d.Limits.FailuresPerAccount; failed && l.Count > 0 {
 		if _, err := tx.Take(failuresKey(z.Account), l); err != nil {
+			return nil, err
+		}
+	}
+	for _, mismatch := range device.Mismatches(e, seen) {
+		if err := tx.Audit(mismatch); err != nil {
 			return nil, err
 		}
 	}

@@ -19,6 +19,9 @@ const (
 	SSHHost Usage = "ssh-host" // an SSH host certificate
 )
 
+// SSH reports whether the usage is one of SSH's.
+func (u Usage) SSH() bool { return u == SSHUser || u == SSHHost }
+
 // KeyType names a kind of public key that a profile may certify.
 type KeyType string
 
@@ -41,12 +44,14 @@ type Revocation string
 
 // RevocationNone is for certificates that live too short to bother: they
 // carry no pointers and bear noRevAvail (RFC 9608). The others point to the
-// issuer's CRL, to its OCSP responder, or to both.
+// issuer's CRL, to its OCSP responder, or to both. RevocationKRL is that of SSH
+// certificates, all of which are on one list that hosts fetch (PROTOCOL.krl).
 const (
 	RevocationNone Revocation = "none"
 	RevocationCRL  Revocation = "crl"
 	RevocationOCSP Revocation = "ocsp"
 	RevocationBoth Revocation = "crl+ocsp"
+	RevocationKRL  Revocation = "krl"
 )
 
 // CRL reports whether certificates point to a CRL.
@@ -83,7 +88,7 @@ type SSH struct {
 
 // Format is the kind of certificate that the profile gives.
 func (p Profile) Format() Format {
-	if slices.Contains(p.Usages, SSHUser) || slices.Contains(p.Usages, SSHHost) {
+	if slices.ContainsFunc(p.Usages, Usage.SSH) {
 		return OpenSSH
 	}
 	return X509

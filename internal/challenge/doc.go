@@ -9,12 +9,14 @@
 // that the caller's context was cancelled and says nothing about the target.
 // CAA is not a proof but a wish of the name's owner, looked up the same way.
 //
-// It may import internal/protocol, the standard library, golang.org/x/crypto
-// (cryptobyte) and github.com/miekg/dns, nothing else of this project.
+// It may import internal/protocol and internal/yubikey, the standard library,
+// golang.org/x/crypto (cryptobyte), github.com/miekg/dns and
+// github.com/fxamacker/cbor, nothing else of this project.
 //
 // Sources: RFC 8555 section 8 (http-01, dns-01), RFC 8737 (tls-alpn-01), RFC
 // 8738 (ip identifiers), draft-ietf-acme-dns-account-label-02,
-// draft-ietf-acme-dns-persist-02, RFC 8659 and 8657 (CAA), RFC 8305 (several
+// draft-ietf-acme-dns-persist-02, draft-ietf-acme-device-attest-09 with
+// WebAuthn level 2 (device-attest-01), DESIGN section 6 (yubikey-01 and -02), RFC 8659 and 8657 (CAA), RFC 8305 (several
 // addresses).
 //
 // # What a target may do to us

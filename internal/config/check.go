@@ -27,10 +27,13 @@ func Check(c *Config) Problems {
 	for _, name := range slices.Sorted(maps.Keys(c.Issuers)) {
 		k.issuer("issuers."+name, name, c.Issuers[name])
 	}
+	k.sshIssuers()
 	for _, name := range slices.Sorted(maps.Keys(c.Profiles)) {
 		k.profile("profiles."+name, name, c.Profiles[name])
 	}
+	k.operators()
 	k.clusters()
+	k.devices()
 	if len(c.Directories) == 0 {
 		k.warn("directories", "there is no directory, so nobody can get a certificate")
 	}
@@ -159,6 +162,7 @@ func (k *checker) listeners() {
 	taken := map[string]string{}
 	for _, l := range []struct{ path, address string }{
 		{"listen", k.c.Listen}, {"metrics.listen", k.c.Metrics.Listen}, {"publish.listen", k.c.Publish.Listen},
+		{"admin.listen", k.c.Admin.Listen},
 	} {
 		if l.address == "" {
 			continue

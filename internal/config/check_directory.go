@@ -19,11 +19,16 @@ const longWithoutRevocation = 10 * day
 
 func (k *checker) profile(path, name string, p Profile) {
 	issuer, ok := k.c.Issuers[p.Issuer]
-	if !ok {
+	if p.isSSH() {
+		k.sshProfile(path, p)
+	} else if !p.SSH.empty() {
+		k.fail(path+".ssh", "this is for profiles with usage ssh-user; leave it out")
+	}
+	if !ok && !p.isSSH() {
 		k.fail(path+".issuer", "there is no issuer %q; %s", p.Issuer, listing("there is", slices.Sorted(maps.Keys(k.c.Issuers))))
 	}
 	if len(p.Usages) == 0 {
-		k.fail(path+".usages", "say what the certificates are for: server, client, or both")
+		k.fail(path+".usages", "say what the certificates are for: server, client, both, ssh-user or ssh-host")
 	}
 	allOf(k, path+".usages", p.Usages, knownUsages)
 	allOf(k, path+".challenges", p.Challenges, knownChallenges)
@@ -39,9 +44,11 @@ func (k *checker) profile(path, name string, p Profile) {
 	if p.KeyTypes != nil && len(p.KeyTypes) == 0 {
 		k.fail(path+".key_types", "the list is empty, so that no key could be certified")
 	}
-	allOf(k, path+".key_types", p.KeyTypes, knownKeyTypes)
 	k.lifetimes(path, p)
-	oneOf(k, path+".revocation", p.Revocation, knownRevocations)
+	if !p.isSSH() {
+		allOf(k, path+".key_types", p.KeyTypes, knownKeyTypes)
+		oneOf(k, path+".revocation", p.Revocation, knownRevocations)
+	}
 	switch {
 	case p.Revocation.CRL() && ok && issuer.CRLURL == "":
 		k.fail(path+".revocation", "issuer %q has no crl_url for the certificates to point to; set it, or use revocation none", p.Issuer)
@@ -81,6 +88,7 @@ func (k *checker) directory(path string, d Directory) {
 	}
 	k.challenges(path, d)
 	k.kubernetes(path, d)
+	k.devicePolicies(path+".devices", d)
 	k.names(path+".names", d)
 	k.webURL(path+".terms_of_service", d.TermsOfService)
 	k.webURL(path+".website", d.Website)

@@ -74,6 +74,30 @@ func (k *checker) revocation(path, name string, is Issuer, retired bool) {
 // signer checks one signer; keys are the key URIs of the issuer so far, and
 // where they stood.
 func (k *checker) signer(path string, is Issuer, s Signer, keys map[string]string) {
+	k.signerKeys(path, s, keys)
+	if s.Certificate == "" {
+		k.fail(path+".certificate", "the file of the key's CA certificate is wanted")
+	}
+	if r := s.OCSPResponder; r != (OCSPResponder{}) {
+		k.ocspResponder(path+".ocsp_responder", is, r, keys)
+	}
+}
+
+func (k *checker) ocspResponder(at string, is Issuer, r OCSPResponder, keys map[string]string) {
+	if r.Key != "" {
+		k.key(at+".key", r.Key, keys)
+	}
+	k.secrets(at, slices.DeleteFunc([]string{r.Key}, func(s string) bool { return s == "" }), r.PasswordFile, r.PINFile)
+	if r.Certificate == "" {
+		k.fail(at+".certificate", "the file of the responder's certificate is wanted; make it with: chanceryd ca create --ocsp-responder")
+	}
+	if is.OCSPURL == "" {
+		k.warn(at, "this issuer has no ocsp_url, so nobody is sent to this responder")
+	}
+}
+
+// signerKeys checks where a signer's key is, and what opens it.
+func (k *checker) signerKeys(path string, s Signer, keys map[string]string) {
 	switch {
 	case s.Key != "" && len(s.Keys) > 0:
 		k.fail(path+".keys", "key and keys exclude each other; put all of them into keys")
@@ -92,22 +116,6 @@ func (k *checker) signer(path string, is Issuer, s Signer, keys map[string]strin
 		uris = []string{s.Key}
 	}
 	k.secrets(path, uris, s.PasswordFile, s.PINFile)
-	if s.Certificate == "" {
-		k.fail(path+".certificate", "the file of the key's CA certificate is wanted")
-	}
-	if r := s.OCSPResponder; r != (OCSPResponder{}) {
-		at := path + ".ocsp_responder"
-		if r.Key != "" {
-			k.key(at+".key", r.Key, keys)
-		}
-		k.secrets(at, slices.DeleteFunc([]string{r.Key}, func(s string) bool { return s == "" }), r.PasswordFile, r.PINFile)
-		if r.Certificate == "" {
-			k.fail(at+".certificate", "the file of the responder's certificate is wanted; make it with: chanceryd ca create --ocsp-responder")
-		}
-		if is.OCSPURL == "" {
-			k.warn(at, "this issuer has no ocsp_url, so nobody is sent to this responder")
-		}
-	}
 }
 
 // key checks one key's URI, and that the issuer doesn't have it twice.

@@ -39,6 +39,19 @@ func TestCheck(t *testing.T) {
 		{"open metrics", "metrics: {listen: \":9402\"}", ":26:19: metrics.listen: metrics tell much"},
 		{"open metrics by address", "metrics: {listen: \"10.0.0.1:9402\"}", "metrics.listen: metrics tell much"},
 		{"client_ca alone", "metrics: {client_ca: a.pem}", "warning: metrics.client_ca: there is no metrics.listen"},
+		{"admin over TLS for nobody", "admin: {listen: \":8444\"}", "admin.operators: nobody could use the listener"},
+		{"admin address", "admin: {listen: ca.internal}", "admin.listen: \"ca.internal\" is not an address to listen on"},
+		{"operators without listener", operators("issuer: main, profile: client, name: a.internal, role: reporter"), "warning: admin.operators: there is no admin.listen"},
+		{"operator without issuer", operating("profile: people, name: a.internal, role: auditor"), "admin.operators[0].issuer: say which issuer"},
+		{"operator of another issuer", operating("issuer: spare, profile: people, name: a.internal, role: auditor"), `admin.operators[0].issuer: profile "people" is signed by issuer "main"`},
+		{"operator without profile", operating("issuer: main, name: a.internal, role: auditor"), "admin.operators[0].profile: there is no profile \"\""},
+		{"operator of a server profile", operating("issuer: main, profile: server, name: a.internal, role: reporter"), "admin.operators[0].profile: profile \"server\" has no usage client"},
+		{"operator by other proofs", operating("issuer: main, profile: client, name: a.internal, role: administrator"), "admin.operators[0].profile: an administrator's certificate comes only by a security key: the challenges of profile \"client\" must be among yubikey-01, yubikey-02 and device-attest-01"},
+		{"enroller by other proofs", operating("issuer: main, profile: mixed, name: a.internal, role: enroller"), "admin.operators[0].profile: an enroller's certificate comes only by a security key"},
+		{"operator without name", operating("issuer: main, profile: people, role: auditor"), "admin.operators[0].name: \"\" is neither a dns name nor a person's"},
+		{"operator by wildcard", operating("issuer: main, profile: people, name: \"*.internal\", role: auditor"), "admin.operators[0].name: \"*.internal\" is neither"},
+		{"unknown role", operating("issuer: main, profile: people, name: a.internal, role: root"), `admin.operators[0].role: "root" is not known here; use administrator, auditor, enroller or reporter`},
+		{"operator twice", operating("issuer: main, profile: people, name: a.internal, role: auditor}, {issuer: main, profile: people, name: A.internal, role: enroller"), "admin.operators[1]: this is admin.operators[0] again"},
 		{"no signer", "signers:\n      - key: file:ca/main.key\n        certificate: ca/main.pem => chain: a.pem", ":5:3: issuers.main.signers: an issuer needs at least one"},
 		{"no CA certificate", "certificate: ca/main.pem => password_file: x", "issuers.main.signers[0].certificate: "},
 		{"unknown key kind", "file:ca/main.key => awskms:x", "issuers.main.signers[0].key: key URI scheme \"awskms\" is not one of file:"},
@@ -57,13 +70,19 @@ func TestCheck(t *testing.T) {
 		{"unused issuer", "issuers: => issuers:\n  spare: {signers: [{key: 'file:x', certificate: y}]}", "warning: issuers.spare: no profile is signed by this issuer"},
 		{"lost issuer", "issuer: main\n    usages: [server] => issuer: mian\n    usages: [server]", `profiles.server.issuer: there is no issuer "mian"; there is main`},
 		{"no usages", "usages: [server] => lifetime: 1h", "profiles.server.usages: "},
-		{"unknown usage", "usages: [server] => usages: [server, email]", ":12:22: profiles.server.usages[1]: \"email\" is not known here; use server or client"},
+		{"unknown usage", "usages: [server] => usages: [server, email]", ":12:22: profiles.server.usages[1]: \"email\" is not known here; use server, client, ssh-user or ssh-host"},
 		{"usage twice", "usages: [server] => usages: [server, server]", "profiles.server.usages[1]: \"server\" is listed twice"},
 		{"lifetimes", "usages: [server] => usages: [server]\n    lifetime: 48h\n    max_lifetime: 24h", "profiles.server.lifetime: lifetime (2d) is longer than max_lifetime (1d)"},
 		{"backdate", "usages: [server] => usages: [server]\n    lifetime: 1h\n    backdate: 1h", "profiles.server.backdate: "},
 		{"unknown key type", "usages: [server] => usages: [server]\n    key_types: [P-224]", "profiles.server.key_types[0]: "},
 		{"no key type", "usages: [server] => usages: [server]\n    key_types: []", "profiles.server.key_types: the list is empty"},
-		{"unknown challenge", "usages: [server] => usages: [server]\n    challenges: [http-01, yubikey-01]", `profiles.server.challenges[1]: "yubikey-01" is not known here; use http-01, dns-01, tls-alpn-01, dns-account-01, dns-persist-01 or kubernetes-01`},
+		{"unknown challenge", "usages: [server] => usages: [server]\n    challenges: [http-01, yubikey-03]", `profiles.server.challenges[1]: "yubikey-03" is not known here; use http-01, dns-01, tls-alpn-01, dns-account-01, dns-persist-01, kubernetes-01, yubikey-01, yubikey-02 or device-attest-01`},
+		{"other vendors", "issuers: => devices: {issuers: vendor.pem}\nissuers:", "warning: devices.issuers: Yubico's issuers count no more"},
+		{"no PIN", "profiles: [client] => profiles: [client]\n    devices: {pin_policies: [once, never]}", "warning: directories.clients.devices.pin_policies[1]: a key that never asks"},
+		{"no touch", "profiles: [client] => profiles: [client]\n    devices: {touch_policies: [never]}", "warning: directories.clients.devices.touch_policies[0]: a key that needs no touch"},
+		{"cached touch", "profiles: [client] => profiles: [client]\n    devices: {touch_policies: [always, cached]}", "warning: directories.clients.devices.touch_policies[1]: for 15 seconds"},
+		{"unknown PIN policy", "profiles: [client] => profiles: [client]\n    devices: {pin_policies: [sometimes]}", `directories.clients.devices.pin_policies[0]: "sometimes" is not known here`},
+		{"no touch policies", "profiles: [client] => profiles: [client]\n    devices: {touch_policies: []}", "directories.clients.devices.touch_policies: the list is empty"},
 		{"classic proof for a client", "usages: [client] => usages: [client]\n    challenges: [dns-01]", "warning: profiles.client.challenges[0]: dns-01 proves a server's name"},
 		{"unused profile", "profiles: [client] => profiles: [server]", "warning: profiles.client: no directory offers this profile"},
 		{"no profiles", "profiles: [server] => profiles: []", "directories.servers.profiles: "},
@@ -118,6 +137,16 @@ func TestCheck(t *testing.T) {
 			}
 		})
 	}
+}
+
+// operators is an admin section in flow form.
+func operators(list string) string { return "admin: {operators: [{" + list + "}]}" }
+
+// operating is one with a listener, and profiles that take security keys.
+func operating(list string) string {
+	return "profiles: => admin: {listen: \":8444\", operators: [{" + list + "}]}\nprofiles:\n" +
+		"  people: {issuer: main, usages: [client], challenges: [yubikey-01, device-attest-01]}\n" +
+		"  mixed: {issuer: main, usages: [client], challenges: [yubikey-01, kubernetes-01]}"
 }
 
 func TestCheckTakes(t *testing.T) {

@@ -33,12 +33,18 @@ type Config struct {
 
 	// Who signs, by name.
 	Issuers map[string]Issuer `yaml:"issuers"`
-	Signing Signing           `yaml:"signing"`
+	// Who signs SSH certificates, by name; no name is both an issuer's and an
+	// SSH issuer's.
+	SSHIssuers map[string]SSHIssuer `yaml:"ssh_issuers"`
+	KRL        KRL                  `yaml:"krl"`
+	Signing    Signing              `yaml:"signing"`
 	// The kinds of certificates, by name. Clients see the names and the
 	// descriptions of those that a directory offers.
 	Profiles map[string]Profile `yaml:"profiles"`
 	// The Kubernetes clusters whose pods may get certificates, by name.
 	Clusters map[string]Cluster `yaml:"clusters"`
+	// The devices that people hold.
+	Devices Devices `yaml:"devices"`
 	// The ACME directories, by name: https://HOST/acme/NAME/directory.
 	Directories map[string]Directory `yaml:"directories"`
 
@@ -100,11 +106,36 @@ type Metrics struct {
 	ClientCA string `yaml:"client_ca"`
 }
 
-// Admin is the API of `chancery admin`, on a unix socket with mode 0600: root
-// and the user that the server runs as may use it.
+// Admin is the API of those who run the CA: on a unix socket with mode 0600,
+// which root and the user that the server runs as may use, and where listen is
+// set, over mutual TLS for operators with certificates of this very CA.
 type Admin struct {
 	// The path of the socket. Default: admin.sock.
 	Socket string `yaml:"socket"`
+	// Address and port of the API over TLS 1.3, with the server's own
+	// certificate, as in "10.0.0.5:8444". Default: no such listener.
+	Listen string `yaml:"listen"`
+	// Who may use it, and for what.
+	Operators []Operator `yaml:"operators"`
+}
+
+// Operator is who holds a certificate that this server's issuer gave under
+// this profile for this name. The server looks its own record of it up at each
+// request, so that a revoked one ends at once.
+type Operator struct {
+	// The issuer that signed it. Required.
+	Issuer string `yaml:"issuer"`
+	// The client profile under which it was issued. Those of all but
+	// reporters take nothing but yubikey-01, yubikey-02 and device-attest-01,
+	// and a certificate that was issued by other means (an EAB key's
+	// pre-approved names) doesn't count. Required.
+	Profile string `yaml:"profile"`
+	// The dns name in it, or the person (a permanent-identifier). Required.
+	Name string `yaml:"name"`
+	// administrator: everything; auditor: looks at everything but secrets;
+	// enroller: enrolls devices, lists and shows them; reporter: a host that
+	// reports the use of watched SSH keys. Required.
+	Role string `yaml:"role"`
 }
 
 // Publish is what relying parties fetch: OCSP responses, CRLs and issuer

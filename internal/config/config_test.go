@@ -235,9 +235,9 @@ func TestDiff(t *testing.T) {
 		t.Error("names can be changed while running:", found.Error())
 	}
 	b = parse(t, strings.Replace(whole, "https://ca.internal", "https://ca.internal:8443", 1)+
-		"database: {dsn: other.db}\nmetrics: {listen: \"127.0.0.1:1\"}\nadmin: {socket: x}\npublish: {listen: \":80\"}\ntrusted_proxies: [10.0.0.1]\nsigning: {crl: 2%}\n")
+		"database: {dsn: other.db}\nmetrics: {listen: \"127.0.0.1:1\"}\nadmin: {socket: x, listen: \":8444\"}\npublish: {listen: \":80\"}\ntrusted_proxies: [10.0.0.1]\nsigning: {crl: 2%}\n")
 	found := Diff(a, b)
-	if len(found) != 8 {
+	if len(found) != 9 {
 		t.Errorf("%d warnings:\n%v", len(found), found.Error())
 	}
 	for _, p := range found {

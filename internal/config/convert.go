@@ -27,6 +27,7 @@ func (c *Config) Profile(name string) (cert.Profile, error) {
 		Revocation:  p.Revocation,
 		CommonName:  p.CommonName,
 		Issuer:      p.Issuer,
+		SSH:         p.SSH.convert(),
 	}, nil
 }
 

@@ -14,7 +14,7 @@ import (
 // knownChallenges are the types there are, in the order shown to clients.
 var knownChallenges = []protocol.ChallengeType{
 	protocol.HTTP01, protocol.DNS01, protocol.TLSALPN01, protocol.DNSAccount01, protocol.DNSPersist01,
-	protocol.Kubernetes01,
+	protocol.Kubernetes01, protocol.YubiKey01, protocol.YubiKey02, protocol.DeviceAttest01,
 }
 
 // usualChallenges are offered unless asked otherwise: every client knows
@@ -22,7 +22,7 @@ var knownChallenges = []protocol.ChallengeType{
 var usualChallenges = knownChallenges[:3]
 
 var (
-	knownUsages   = []cert.Usage{cert.Server, cert.Client}
+	knownUsages   = []cert.Usage{cert.Server, cert.Client, cert.SSHUser, cert.SSHHost}
 	knownKeyTypes = []cert.KeyType{
 		cert.P256, cert.P384, cert.P521, cert.Ed25519, cert.RSA2048, cert.RSA3072, cert.RSA4096,
 		cert.MLDSA44, cert.MLDSA65, cert.MLDSA87,
@@ -63,6 +63,7 @@ func (c *Config) setDefaults() {
 	or(&c.Certificates.KeepAfterExpiry, span(7*day))
 	c.RateLimits = c.RateLimits.over(usualLimits())
 	c.Signing.setDefaults()
+	or(&c.KRL.Validity, span(day))
 	for name, is := range c.Issuers {
 		or(&is.CRL.Validity, span(day))
 		or(&is.OCSP.Validity, span(8*time.Hour))
@@ -92,6 +93,9 @@ func (s *Signing) setDefaults() {
 }
 
 func (p *Profile) setDefaults() {
+	if p.isSSH() {
+		p.setSSHDefaults()
+	}
 	or(&p.Lifetime, span(day))
 	or(&p.MaxLifetime, p.Lifetime)
 	or(&p.Backdate, span(time.Minute))
@@ -118,6 +122,7 @@ func (d *Directory) setDefaults(profiles map[string]Profile) {
 			}
 		}
 	}
+	d.Devices.setDefaults()
 	or(&d.OrderLifetime, span(day))
 	or(&d.AuthorizationLifetime, span(8*time.Hour))
 	or(&d.MaxIdentifiers, policy.DefaultMaxIdentifiers)

@@ -17,6 +17,7 @@ func Diff(old, new *Config) Problems {
 		{"metrics.listen", old.Metrics.Listen, new.Metrics.Listen},
 		{"metrics.client_ca", old.Metrics.ClientCA == "", new.Metrics.ClientCA == ""},
 		{"admin.socket", old.Path(old.Admin.Socket), new.Path(new.Admin.Socket)},
+		{"admin.listen", old.Admin.Listen, new.Admin.Listen},
 		{"publish.listen", old.Publish.Listen, new.Publish.Listen},
 		{"signing", old.Signing, new.Signing}, // a key's queue outlives a reading of the file
 	} {

@@ -13,17 +13,21 @@ type Profile struct {
 	Description string `yaml:"description"`
 	// The issuer that signs. Required.
 	Issuer string `yaml:"issuer"`
-	// server, client, or both of them. Required.
+	// server, client, or both of them; or, alone, ssh-user or ssh-host, whose
+	// issuer is one of ssh_issuers. Required.
 	Usages []cert.Usage `yaml:"usages"`
 	// The challenge types that may prove a name for it. The classic ones
 	// (http-01, dns-01, tls-alpn-01, dns-account-01, dns-persist-01) prove a
 	// server's name and not who may act as a client, so a profile with usage
 	// client has none unless they are listed here. kubernetes-01 proves what a
-	// pod is, which counts for servers and clients. EAB keys with pre-approved
-	// names count always. Default: http-01, dns-01, tls-alpn-01 for server
+	// pod is, yubikey-01 and device-attest-01 that a person holds an enrolled
+	// device, whose own key is certified, yubikey-02 that such a person vouches
+	// for another key; they count for clients, and nothing else for ssh-user.
+	// EAB keys with pre-approved names count always, but not for ssh-user.
+	// Default: http-01, dns-01, tls-alpn-01 for server and ssh-host
 	// profiles, none for others.
 	Challenges []protocol.ChallengeType `yaml:"challenges"`
-	// The lifetime where the client asks for none. Default: 24h.
+	// The lifetime where the client asks for none. Default: 24h; 16h for SSH.
 	Lifetime Duration `yaml:"lifetime"`
 	// The longest that a client may ask for. Default: lifetime.
 	MaxLifetime Duration `yaml:"max_lifetime"`
@@ -32,15 +36,20 @@ type Profile struct {
 	Backdate Duration `yaml:"backdate"`
 	// The certificate keys that are taken: P-256, P-384, P-521, Ed25519,
 	// RSA-2048, RSA-3072, RSA-4096, ML-DSA-44, ML-DSA-65, ML-DSA-87.
-	// Default: P-256, P-384, P-521, Ed25519 and the three RSA sizes.
+	// Default: P-256, P-384, P-521, Ed25519 and the three RSA sizes. SSH
+	// knows no ML-DSA, and for users sk-P-256 and sk-Ed25519 besides, keys on
+	// FIDO tokens, which are in its default.
 	KeyTypes []cert.KeyType `yaml:"key_types"`
 	// none: the certificate lives too short to bother and says so (RFC 9608);
 	// crl: it points to the issuer's crl_url; ocsp: to its ocsp_url; crl+ocsp:
-	// to both. Default: none.
+	// to both. Default: none. SSH certificates are withdrawn by the KRL,
+	// always: then it is left out.
 	Revocation cert.Revocation `yaml:"revocation"`
 	// Put the first dns name into the subject's common name too, for old
 	// software. Default: false.
 	CommonName bool `yaml:"common_name"`
+	// What ssh-user certificates grant and restrict.
+	SSH ProfileSSH `yaml:"ssh"`
 }
 
 // Directory is one ACME endpoint: who may use it, and for what. Accounts,
@@ -68,16 +77,17 @@ type Directory struct {
 	// A URL that tells more about this CA. Default: none.
 	Website string `yaml:"website"`
 
-	Kubernetes Kubernetes `yaml:"kubernetes"`
-	CAA        CAA        `yaml:"caa"`
-	Validation Validation `yaml:"validation"`
+	Kubernetes Kubernetes     `yaml:"kubernetes"`
+	Devices    DevicePolicies `yaml:"devices"`
+	CAA        CAA            `yaml:"caa"`
+	Validation Validation     `yaml:"validation"`
 	// Limits that differ from the server's.
 	RateLimits RateLimits `yaml:"rate_limits"`
 
 	// How long a client has to finish an order. Default: 24h; at most 30d.
 	OrderLifetime Duration `yaml:"order_lifetime"`
 	// How long a proven authorization serves further orders of its account.
-	// What a pod proved serves one order, within ten minutes. Default: 8h; at
+	// What a pod or a device proved serves one order, within ten minutes. Default: 8h; at
 	// most 90d.
 	AuthorizationLifetime Duration `yaml:"authorization_lifetime"`
 	// How many names one order may have. Default: 100; at most 1000.
@@ -161,6 +171,6 @@ type RateLimits struct {
 	CertificatesPerName Limit `yaml:"certificates_per_name"`
 	// Validations that failed, by one account. Default: 100 per 1h.
 	FailedValidationsPerAccount Limit `yaml:"failed_validations_per_account"`
-	// Accounts that prove by one and the same pod. Default: 30 per 1h.
+	// Accounts that prove by one and the same pod or device. Default: 30 per 1h.
 	AccountsPerPod Limit `yaml:"accounts_per_pod"`
 }

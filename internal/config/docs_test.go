@@ -21,7 +21,7 @@ const manualPath = "../../docs/configuration.md"
 // say different things.
 func TestManual(t *testing.T) {
 	m := manual{types: map[string]typeDoc{}, shown: map[string]string{}}
-	for _, file := range []string{"config.go", "directory.go", "kubernetes.go"} {
+	for _, file := range []string{"config.go", "directory.go", "kubernetes.go", "devices.go", "ssh.go"} {
 		m.read(t, file)
 	}
 	m.out.WriteString(manualHead)

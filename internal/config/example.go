@@ -22,6 +22,9 @@ type Example struct {
 	Allow       []string
 	Wildcards   bool
 	Issuers     []ExampleIssuer
+	SSH         bool   // SSH issuers, profiles for people and SSH hosts, and a directory for people
+	Publish     string // where CRLs are served, with SSH: address and port
+	PublishURL  string // where relying parties find it
 	Kubernetes  string // the domain of the cluster that the server runs in, whose pods get certificates; "" for none
 
 	// What only the demo and tests ask for.
@@ -72,6 +75,9 @@ func (i ExampleIssuer) Directory() string { return string(i.Usage) + "s" }
 // that are servers and clients, and for those that can't prove what they are.
 const workloads, legacy = "workloads", "legacy"
 
+// people is the directory of those who have a YubiKey.
+const people = "people"
+
 // Directories returns the directories' names, servers first.
 func (e Example) Directories() []string {
 	var names []string
@@ -79,6 +85,9 @@ func (e Example) Directories() []string {
 		if len(e.ProfilesOf(string(usage)+"s")) > 0 {
 			names = append(names, string(usage)+"s")
 		}
+	}
+	if e.SSH {
+		names = append(names, people)
 	}
 	if e.Workloads || e.Kubernetes != "" {
 		names = append(names, workloads)
@@ -97,7 +106,23 @@ func (e Example) ProfilesOf(directory string) []string {
 			names = append(names, i.Profile)
 		}
 	}
+	switch {
+	case e.SSH && directory == people:
+		return []string{"person", "ssh-user"}
+	case e.SSH && directory == "servers":
+		return append(names, "ssh-host")
+	}
 	return names
+}
+
+// ClientIssuer is the first issuer of client certificates.
+func (e Example) ClientIssuer() string {
+	for _, i := range e.Issuers {
+		if i.Usage == cert.Client {
+			return i.Name
+		}
+	}
+	return ""
 }
 
 // ServerProfile is the one under which the server issues its own certificate.

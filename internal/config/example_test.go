@@ -31,6 +31,11 @@ func write(t *testing.T, e Example) *Config {
 }
 
 func TestExampleIsWithoutFault(t *testing.T) {
+	withSSH := initial()
+	withSSH.SSH, withSSH.Publish, withSSH.PublishURL = true, ":8080", "http://ca.internal:8080"
+	if found := Check(write(t, withSSH)); len(found) > 0 {
+		t.Error(found)
+	}
 	both := initial()
 	both.Issuers = append(both.Issuers,
 		ExampleIssuer{Name: "servers-rsa", Profile: "server-rsa", Usage: cert.Server, Chain: "ca/chain.pem", Chains: []string{"ca/a.pem", "ca/b.pem"},

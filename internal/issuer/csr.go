@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
+	"golang.org/x/crypto/ssh"
 
 	"github.com/chancery-pki/chancery/internal/cert"
 	"github.com/chancery-pki/chancery/internal/protocol"
@@ -29,14 +30,18 @@ const MaxCSR = 32 << 10
 
 // CSR is what counts of a certificate signing request.
 type CSR struct {
-	PublicKey crypto.PublicKey
-	KeyHash   string                // hex SHA-256 of the SubjectPublicKeyInfo
-	Names     []protocol.Identifier // canonical, sorted, each once; at least one
+	commonName string // as it is; doesn't tell what kind of name it is
+	PublicKey  crypto.PublicKey
+	KeyHash    string                // hex SHA-256 of the SubjectPublicKeyInfo
+	Names      []protocol.Identifier // canonical, sorted, each once; at least one
 	// Usage is the extended key usage it asks for where that is exactly
 	// serverAuth or exactly clientAuth, else "". OtherUsage says that it
 	// asks for something else.
 	Usage      cert.Usage
 	OtherUsage bool
+	// SSH is the key that came in place of a CSR, for an SSH certificate; nil
+	// for others. PublicKey and KeyHash are its own then; nothing else is set.
+	SSH ssh.PublicKey
 }
 
 var (
@@ -69,12 +74,12 @@ func ParseCSR(der []byte) (*CSR, error) {
 	if err := checkProof(in); err != nil {
 		return nil, err
 	}
-	names, err := csrNames(in)
+	names, commonName, err := csrNames(in)
 	if err != nil {
 		return nil, err
 	}
 	hash := sha256.Sum256(in.RawSubjectPublicKeyInfo)
-	c := &CSR{PublicKey: in.PublicKey, KeyHash: hex.EncodeToString(hash[:]), Names: names}
+	c := &CSR{commonName: commonName, PublicKey: in.PublicKey, KeyHash: hex.EncodeToString(hash[:]), Names: names}
 	c.Usage, c.OtherUsage = csrUsage(in)
 	return c, nil
 }
@@ -129,15 +134,13 @@ func keyKind(in *x509.CertificateRequest) string {
 
 // csrNames collects the names of the subject's CommonName and of the
 // subjectAltName: RFC 8555 section 7.4 lets them stand in either or both.
-func csrNames(in *x509.CertificateRequest) ([]protocol.Identifier, error) {
-	var names []protocol.Identifier
+func csrNames(in *x509.CertificateRequest) (names []protocol.Identifier, commonName string, err error) {
 	for _, ext := range in.Extensions {
 		if !ext.Id.Equal(oidSubjectAltName) {
 			continue
 		}
-		var err error
 		if names, err = sanNames(ext.Value); err != nil {
-			return nil, err
+			return nil, "", err
 		}
 	}
 	commonNames := 0
@@ -146,34 +149,43 @@ func csrNames(in *x509.CertificateRequest) ([]protocol.Identifier, error) {
 			continue
 		}
 		if commonNames++; commonNames > 1 {
-			return nil, badCSR("the CSR's subject has more than one CommonName; leave the subject empty and use subjectAltName")
+			return nil, "", badCSR("the CSR's subject has more than one CommonName; leave the subject empty and use subjectAltName")
 		}
-		text, _ := attribute.Value.(string)
-		name, err := csrName(text)
+		commonName, _ = attribute.Value.(string)
+		name, err := csrName(commonName)
 		if err != nil {
-			return nil, badCSR("the CSR's CommonName is not a name that can be certified (%s); leave it out, or make it one of the order's names", protocol.AsProblem(err).Detail)
+			return nil, "", badCSR("the CSR's CommonName is not a name that can be certified (%s); leave it out, or make it one of the order's names", protocol.AsProblem(err).Detail)
 		}
 		names = append(names, name)
 	}
 	if len(names) == 0 {
-		return nil, badCSR("the CSR names nothing; put the order's names into its subjectAltName")
+		return nil, "", badCSR("the CSR names nothing; put the order's names into its subjectAltName")
 	}
-	return sortNames(names), nil
+	return sortNames(names), commonName, nil
 }
 
-// csrName is the identifier in a CommonName, which doesn't tell its type.
+// csrName is the identifier in a CommonName, which doesn't tell its type: an
+// address, a dns name, or what can only be a person or a device, as the step
+// CLI has it. What can be both, Match finds out.
 func csrName(text string) (protocol.Identifier, error) {
 	if _, err := netip.ParseAddr(text); err == nil {
 		return protocol.ParseIdentifier(string(protocol.IP), text)
 	}
-	return protocol.ParseIdentifier(string(protocol.DNS), text)
+	id, err := protocol.ParseIdentifier(string(protocol.DNS), text)
+	if err != nil {
+		if permanent, bad := protocol.ParseIdentifier(string(protocol.PermanentIdentifier), text); bad == nil {
+			return permanent, nil
+		}
+	}
+	return id, err
 }
 
 // The tags of GeneralName (RFC 5280 section 4.2.1.6).
 var (
-	tagDNS = cbasn1.Tag(2).ContextSpecific()
-	tagURI = cbasn1.Tag(6).ContextSpecific()
-	tagIP  = cbasn1.Tag(7).ContextSpecific()
+	tagOther = cbasn1.Tag(0).ContextSpecific().Constructed()
+	tagDNS   = cbasn1.Tag(2).ContextSpecific()
+	tagURI   = cbasn1.Tag(6).ContextSpecific()
+	tagIP    = cbasn1.Tag(7).ContextSpecific()
 )
 
 // sanNames reads a subjectAltName strictly: crypto/x509 passes over the kinds
@@ -202,8 +214,12 @@ func sanNames(der []byte) ([]protocol.Identifier, error) {
 				return nil, badCSR("an IP address in the CSR's subjectAltName has %d bytes; want 4 or 16", len(value))
 			}
 			id, err = protocol.ParseIdentifier(string(protocol.IP), addr.String())
+		case tagOther:
+			if id, err = readPermanent(value); err != nil {
+				return nil, err
+			}
 		default:
-			return nil, badCSR("the CSR's subjectAltName has %s; leave it out: only dns names and IP addresses are certified here", generalName(tag))
+			return nil, badCSR("the CSR's subjectAltName has %s; leave it out: only dns names, IP addresses and PermanentIdentifiers are certified here", generalName(tag))
 		}
 		if err != nil {
 			return nil, badCSR("the CSR's subjectAltName: %s", protocol.AsProblem(err).Detail)
@@ -262,7 +278,7 @@ func sortNames(names []protocol.Identifier) []protocol.Identifier {
 // section 7.4). Its error is a badCSR problem that lists the difference.
 func (c *CSR) Match(order []protocol.Identifier) error {
 	want := sortNames(slices.Clone(order))
-	if slices.Equal(c.Names, want) {
+	if slices.Equal(c.Names, want) || slices.Equal(c.permanent(want), want) {
 		return nil
 	}
 	var wrong []string
@@ -273,6 +289,19 @@ func (c *CSR) Match(order []protocol.Identifier) error {
 		wrong = append(wrong, "the order doesn't have "+extra)
 	}
 	return badCSR("the CSR must name exactly what the order does: %s", strings.Join(wrong, "; "))
+}
+
+// permanent are the CSR's names with the CommonName read as a person or a device
+// rather than as a dns name, where the order has such a one.
+func (c *CSR) permanent(order []protocol.Identifier) []protocol.Identifier {
+	id, err := protocol.ParseIdentifier(string(protocol.PermanentIdentifier), c.commonName)
+	if err != nil || !slices.Contains(order, id) {
+		return nil
+	}
+	names := slices.DeleteFunc(slices.Clone(c.Names), func(name protocol.Identifier) bool {
+		return name == protocol.Identifier{Type: protocol.DNS, Value: id.Value}
+	})
+	return sortNames(append(names, id))
 }
 
 // without lists the first few names of a that b lacks.

@@ -15,8 +15,11 @@
 // and checked against the request ([RFC 5280] sections 4.1, 4.2); no throw-away
 // signature is needed for that.
 //
-// It may import the standard library, golang.org/x/crypto/cryptobyte, and this
-// project's protocol, cert and signer. Sources: RFC 5280 (certificates), RFC
+// An SSH certificate takes the same steps: [SSH] stands beside [Local], and the
+// bytes are sshca's.
+//
+// It may import the standard library, golang.org/x/crypto (cryptobyte, ssh), and
+// this project's protocol, cert, signer and sshca. Sources: RFC 5280 (certificates), RFC
 // 2986 (PKCS#10), RFC 8555 section 7.4 (what a CSR must say), RFC 7093 (key
 // identifiers), RFC 9608 (noRevAvail), NIST SP 800-89 section 5.3.3 (RSA keys).
 //

@@ -77,8 +77,8 @@ func (a *authority) lint(c *x509.Certificate) error {
 	}
 	algorithm, _ := innerAlgorithm(c.RawTBSCertificate)
 	allowed := x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment
-	hasNames := len(c.DNSNames)+len(c.IPAddresses) > 0
-	others := len(c.EmailAddresses) + len(c.URIs)
+	permanent, ours := permanentNames(sanOf(c))
+	hasNames := len(c.DNSNames)+len(c.IPAddresses)+len(permanent) > 0
 	switch {
 	case c.Version != 3:
 		return fmt.Errorf("version %d", c.Version)
@@ -94,8 +94,8 @@ func (a *authority) lint(c *x509.Certificate) error {
 		return fmt.Errorf("key usage %b", c.KeyUsage)
 	case len(c.UnknownExtKeyUsage) > 0 || len(c.ExtKeyUsage) == 0:
 		return errors.New("extended key usage is missing or unknown")
-	case !hasNames || others > 0:
-		return errors.New("it names nothing, or something else than hosts")
+	case !hasNames || !ours:
+		return errors.New("it names nothing, or something else than hosts, people and devices")
 	case c.NotAfter.Before(c.NotBefore) || c.NotBefore.Before(a.notBefore) || c.NotAfter.After(a.notAfter):
 		return fmt.Errorf("its dates, %s to %s, lie outside the issuing chain's", stamp(c.NotBefore), stamp(c.NotAfter))
 	case !bytes.Equal(c.SubjectKeyId, keyID(c.RawSubjectPublicKeyInfo)):
@@ -110,6 +110,15 @@ func (a *authority) lint(c *x509.Certificate) error {
 		}
 	}
 	return nil
+}
+
+// sanOf is the subjectAltName.
+func sanOf(c *x509.Certificate) []byte {
+	i := slices.IndexFunc(c.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(oidSubjectAltName) })
+	if i < 0 {
+		return nil
+	}
+	return c.Extensions[i].Value
 }
 
 // lintExtensions checks that the extensions are ours, each once, critical where
@@ -154,7 +163,7 @@ func lintExtensions(c *x509.Certificate) error {
 
 // check compares what crypto/x509 reads with what was asked for.
 func (t *template) check(c *x509.Certificate) error {
-	var names []protocol.Identifier
+	names, _ := permanentNames(sanOf(c))
 	for _, name := range c.DNSNames {
 		names = append(names, protocol.Identifier{Type: protocol.DNS, Value: name})
 	}

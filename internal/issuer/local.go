@@ -57,12 +57,27 @@ type Local struct {
 	pool    *signer.Pool
 }
 
+// place is where a key signs.
+type place struct {
+	keyID string           // in records
+	queue *signer.Queue    // nil: remote or retired
+	key   signer.Candidate // queue or the remote; nil: retired
+}
+
+func newPlace(keyID string, queue *signer.Queue, remote *signer.Remote) place {
+	switch {
+	case queue != nil:
+		return place{keyID, queue, queue}
+	case remote != nil:
+		return place{keyID, nil, remote}
+	}
+	return place{keyID: keyID}
+}
+
 // authority is an Authority that was found to be in order.
 type authority struct {
-	queue     *signer.Queue    // nil: remote or retired
-	key       signer.Candidate // queue or the remote; nil: retired
+	place
 	cert      *x509.Certificate
-	keyID     string // hex of the SubjectKeyId
 	algorithm algorithm
 	chains    [][]*x509.Certificate
 	issuerURL string
@@ -120,14 +135,8 @@ func newAuthority(in Authority, now time.Time, log *slog.Logger) (*authority, er
 	}
 	ca := in.Chains[0][0]
 	a := &authority{
-		queue: in.Queue, cert: ca, keyID: hex.EncodeToString(ca.SubjectKeyId),
-		issuerURL: in.IssuerURL, ocspURL: in.OCSPURL, crlURL: in.CRLURL,
-	}
-	switch {
-	case in.Queue != nil:
-		a.key = in.Queue
-	case in.Remote != nil:
-		a.key = in.Remote
+		place: newPlace(hex.EncodeToString(ca.SubjectKeyId), in.Queue, in.Remote),
+		cert:  ca, issuerURL: in.IssuerURL, ocspURL: in.OCSPURL, crlURL: in.CRLURL,
 	}
 	if len(ca.SubjectKeyId) == 0 {
 		return nil, fmt.Errorf("CA certificate %q has no subject key identifier", ca.Subject)

@@ -16,6 +16,7 @@ import (
 	"github.com/chancery-pki/chancery/internal/cert"
 	"github.com/chancery-pki/chancery/internal/protocol"
 	"github.com/chancery-pki/chancery/internal/signer"
+	"github.com/chancery-pki/chancery/internal/sshca"
 )
 
 // Request is what shall be certified, after policy has agreed to it.
@@ -31,21 +32,27 @@ type Request struct {
 	Now                  time.Time
 	// Signature says in whose turn the key signs.
 	Signature signer.Request
+	// SSH is, for an SSH certificate, the rest; zero for others.
+	SSH SSHSubject
 }
 
 // Prepared is a token for one signature: the certificate is decided, and its
 // bytes won't change. The exported fields are for the record.
 type Prepared struct {
 	Serial      cert.Serial
-	TBS         []byte // the TBSCertificate in DER
+	TBS         []byte // the TBSCertificate in DER, or what is signed of an SSH certificate
 	NotBefore   time.Time
 	NotAfter    time.Time
-	IssuerKeyID string // hex of the issuing certificate's SubjectKeyId
+	IssuerKeyID string // hex of the issuing certificate's SubjectKeyId, or sshca.Authority.ID
 	KeyHash     string // hex SHA-256 of the SubjectPublicKeyInfo
 	CRLShard    int    // of the list that speaks for it; 0: the full one, or none
+	// KeyID and Principals are an SSH certificate's.
+	KeyID      string
+	Principals []string
 
-	tbs  []byte // what is signed, whatever became of TBS
-	by   *authority
+	tbs  []byte          // what is signed, whatever became of TBS
+	ssh  *sshca.Prepared // in place of tbs
+	at   *place
 	turn signer.Request
 	used atomic.Bool
 }
@@ -161,7 +168,7 @@ func (l *Local) template(a *authority, r Request) (*template, error) {
 		encipher:   isRSA && slices.Contains(r.Profile.Usages, cert.Server),
 		noRevAvail: r.Profile.Revocation == cert.RevocationNone,
 	}
-	if r.Profile.CommonName {
+	if r.Profile.CommonName || onlyPermanent(r.Names) {
 		t.commonName = commonName(r.Names)
 	}
 	if r.Profile.Revocation.CRL() {
@@ -190,14 +197,23 @@ func checkNames(names []protocol.Identifier) error {
 	return nil
 }
 
-// commonName is the first dns name that fits; "" if none does.
+// commonName is the first dns name that fits; "" if none does. What names only
+// people and devices has the first of these.
 func commonName(names []protocol.Identifier) string {
 	for _, id := range names {
-		if id.Type == protocol.DNS && len(id.Value) <= maxCommonName {
+		if (id.Type == protocol.DNS || onlyPermanent(names)) && len(id.Value) <= maxCommonName {
 			return id.Value
 		}
 	}
 	return ""
+}
+
+// onlyPermanent reports whether nothing is named but people and devices. Such a
+// certificate needs a subject: without one its subjectAltName would be critical
+// (RFC 5280 section 4.2.1.6), which relying parties that don't know otherNames,
+// Go's among them, refuse.
+func onlyPermanent(names []protocol.Identifier) bool {
+	return !slices.ContainsFunc(names, func(id protocol.Identifier) bool { return id.Type != protocol.PermanentIdentifier })
 }
 
 // Resume makes a token again of the bytes that an earlier Prepare gave, after a
@@ -232,7 +248,7 @@ func (a *authority) token(tbs []byte, parsed *x509.Certificate) (*Prepared, erro
 		Serial: cert.SerialOf(parsed.SerialNumber), TBS: tbs,
 		NotBefore: parsed.NotBefore, NotAfter: parsed.NotAfter,
 		IssuerKeyID: a.keyID, KeyHash: hex.EncodeToString(hash[:]),
-		tbs: parsed.RawTBSCertificate, by: a, // a copy of tbs
+		tbs: parsed.RawTBSCertificate, at: &a.place, // a copy of tbs
 	}, nil
 }
 
@@ -242,28 +258,31 @@ func (p *Prepared) Wait() time.Duration {
 	if p.turn.Reservation != nil {
 		return p.turn.Reservation.Wait()
 	}
-	return p.by.key.Wait(p.turn)
+	return p.at.key.Wait(p.turn)
 }
 
 // Remote reports whether another replica holds the key: then Issue can't be
 // called here.
-func (p *Prepared) Remote() bool { return p.by.queue == nil }
+func (p *Prepared) Remote() bool { return p.at.queue == nil }
 
 // Used reports whether Issue has seen the token.
 func (p *Prepared) Used() bool { return p.used.Load() }
 
 // Usable reports whether the key is at hand, here or at another replica.
-func (p *Prepared) Usable() bool { return p.by.key.Usable() }
+func (p *Prepared) Usable() bool { return p.at.key.Usable() }
 
 // Discard gives back the place at the key that Prepare reserved, of a token
 // that is not going to be issued, or that another replica has issued. It may be
 // called after Issue, too.
 func (p *Prepared) Discard() { p.turn.Reservation.Cancel() }
 
-// Asked returns the key that planned bytes are for, as a CSR would ask for it,
-// so that the certificate can be prepared anew, under another issuing key.
-func Asked(tbs []byte) (*CSR, error) {
-	parsed, err := parseTBS(tbs)
+// Asked returns the key that a planned certificate is for, as a CSR would ask
+// for it, so that it can be prepared anew, under another issuing key.
+func Asked(plan cert.Certificate) (*CSR, error) {
+	if plan.Format == cert.OpenSSH {
+		return askedSSH(plan.DER)
+	}
+	parsed, err := parseTBS(plan.DER)
 	if err != nil {
 		return nil, fmt.Errorf("a planned certificate is damaged: %w", err)
 	}
@@ -278,10 +297,13 @@ func Asked(tbs []byte) (*CSR, error) {
 // ErrUsed, ErrWrongIssuer, ErrRemote, ErrBadSignature, signer.ErrFull,
 // signer.ErrAway, the context's and the key's.
 func (l *Local) Issue(ctx context.Context, p *Prepared) ([]byte, error) {
-	if p == nil || p.by == nil || l.byKeyID[p.by.keyID] != p.by {
+	if p == nil || p.at == nil {
 		return nil, ErrWrongIssuer
 	}
-	a := p.by
+	a := l.byKeyID[p.at.keyID]
+	if a == nil || &a.place != p.at {
+		return nil, ErrWrongIssuer
+	}
 	if a.queue == nil {
 		return nil, fmt.Errorf("issuer %s: certificate %s: %w", l.name, p.Serial, ErrRemote)
 	}

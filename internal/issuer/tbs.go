@@ -152,8 +152,12 @@ func addAccess(b *cryptobyte.Builder, method asn1.ObjectIdentifier, url string) 
 func addNames(b *cryptobyte.Builder, names []protocol.Identifier) {
 	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		for _, id := range names {
-			if id.Type == protocol.DNS {
+			switch id.Type {
+			case protocol.DNS:
 				b.AddASN1(tagDNS, func(b *cryptobyte.Builder) { b.AddBytes([]byte(id.Value)) })
+				continue
+			case protocol.PermanentIdentifier:
+				addPermanent(b, id.Value)
 				continue
 			}
 			addr, err := netip.ParseAddr(id.Value)

@@ -72,6 +72,11 @@ func (d Directory) Check(names []protocol.Identifier, eab *protocol.EABKey) erro
 // refusal says why the identifier is refused, or "".
 func (d Directory) refusal(id protocol.Identifier, eab *protocol.EABKey) string {
 	switch {
+	case id.Type == protocol.PermanentIdentifier: // a device's registration says who may have it
+		if slices.ContainsFunc(d.Challenges, protocol.ChallengeType.Device) {
+			return ""
+		}
+		return "names a device or a person, which no challenge of this directory proves; use a dns name"
 	case d.Names.Permits(id):
 		if eab != nil && len(eab.Names) > 0 && !eabCovers(eab, id) {
 			return "is not among the names of this account's EAB key; ask the operator for a key that covers it"
@@ -122,11 +127,12 @@ func compound(t protocol.ProblemType, many string, sub []protocol.Problem) error
 }
 
 // PreApproved reports whether the EAB key vouches for the identifier so that
-// no live challenge is needed. Only names that the key lists itself are
+// no live challenge is needed, which it never does for people and devices. Only
+// names that the key lists itself are
 // pre-approved: one without names, which may use all of its directory's,
 // approves none.
 func (d Directory) PreApproved(eab *protocol.EABKey, id protocol.Identifier) bool {
-	return eab != nil && eab.PreApproved && eab.Directory == d.Name &&
+	return eab != nil && eab.PreApproved && eab.Directory == d.Name && id.Type != protocol.PermanentIdentifier &&
 		d.Names.Permits(id) && eabCovers(eab, id)
 }
 

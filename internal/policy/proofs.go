@@ -26,6 +26,16 @@ func (d Directory) Offered(profiles []cert.Profile, id protocol.Identifier) []pr
 	return offered
 }
 
+// PendingLife is how long a new authorization waits for its proof, of those that
+// the directory gives all: no longer than PrivateLife where only devices prove,
+// so that what a key signs for it is worth nothing afterwards.
+func PendingLife(offered []protocol.ChallengeType, usual time.Duration) time.Duration {
+	if len(offered) == 0 || slices.ContainsFunc(offered, func(t protocol.ChallengeType) bool { return !t.Device() }) {
+		return usual
+	}
+	return min(usual, protocol.PrivateLife)
+}
+
 // Provable refuses names that no challenge on offer could ever prove and that
 // aren't pre-approved, so that the client learns it when it orders and not by
 // an authorization without challenges. Error: rejectedIdentifier with a
@@ -53,7 +63,7 @@ func CheckProofs(p cert.Profile, authorizations []protocol.Authorization) error 
 	var problems []protocol.Problem
 	for _, a := range authorizations {
 		proof := a.Attempt.Type
-		if proof != "" && p.Allows(proof) {
+		if proof != "" && p.Allows(proof) && !weakForUsers(p, proof) {
 			continue
 		}
 		if proof == "" {

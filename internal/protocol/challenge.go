@@ -54,17 +54,15 @@ func (t ChallengeType) Private() bool { return t != "" && t != PreApproved && !t
 
 // Proves reports whether the type can prove such an identifier at all:
 // wildcards only by DNS (RFC 8555 section 7.1.3), addresses only by
-// connecting to them (RFC 8738 section 7).
+// connecting to them (RFC 8738 section 7), people and devices only by devices.
 func (t ChallengeType) Proves(typ IdentifierType, wildcard bool) bool {
 	switch t {
-	case HTTP01, TLSALPN01:
-		return !wildcard
 	case DNS01, DNSAccount01, DNSPersist01:
 		return typ == DNS
 	case YubiKey01, YubiKey02, DeviceAttest01:
 		return !wildcard && typ != IP
 	}
-	return !wildcard
+	return !wildcard && typ != PermanentIdentifier
 }
 
 // Device reports whether the type proves an enrolled device.

@@ -1,6 +1,8 @@
 package protocol
 
 import (
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -36,6 +38,23 @@ type Identities struct {
 	MaxLifetime time.Duration // of any certificate; 0: the profile's bound alone
 }
 
+// MayHave reports whether the device's proof of the type is good for the name:
+// a dns name stands in the list of that type, and a permanent-identifier is the
+// owner, by device-attest-01 also the device's serial number.
+func (d Device) MayHave(t ChallengeType, id Identifier) bool {
+	switch {
+	case !t.Device() || id.IsWildcard():
+		return false
+	case id.Type == PermanentIdentifier:
+		return id.Value == d.Owner || t == DeviceAttest01 && id.Value == strconv.FormatUint(uint64(d.Serial), 10)
+	case id.Type != DNS:
+		return false
+	case t == YubiKey02:
+		return slices.Contains(d.OtherNames, id.Value)
+	}
+	return slices.Contains(d.Names, id.Value)
+}
+
 // DeviceState is where a device stands.
 type DeviceState string
 
@@ -63,15 +82,16 @@ func DeviceOf(subject string) (DeviceID, bool) {
 const maxOwner = 64
 
 // ParseOwner brings a person's name into canonical form: 1 to 64 lower-case
-// letters, digits and ._-+@, the first a letter or a digit. Error: malformed.
+// letters, digits and ._-+@, the first a letter or a digit, and not digits alone,
+// which name a device ([ParseIdentifier]). Error: malformed.
 func ParseOwner(name string) (string, error) {
 	owner := strings.ToLower(name)
 	good := func(r rune) bool {
 		return 'a' <= r && r <= 'z' || '0' <= r && r <= '9' || strings.ContainsRune("._-+@", r)
 	}
 	if owner == "" || len(owner) > maxOwner || strings.ContainsRune("._-+@", rune(owner[0])) ||
-		strings.ContainsFunc(owner, func(r rune) bool { return !good(r) }) {
-		return "", NewProblem(Malformed, "%q is not a person's name: want 1 to %d letters, digits and ._-+@, a letter or a digit first", printable(name), maxOwner)
+		strings.Trim(owner, digits) == "" || strings.ContainsFunc(owner, func(r rune) bool { return !good(r) }) {
+		return "", NewProblem(Malformed, "%q is not a person's name: want 1 to %d letters, digits and ._-+@, a letter or a digit first, and not digits alone", printable(name), maxOwner)
 	}
 	return owner, nil
 }

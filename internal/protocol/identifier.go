@@ -2,6 +2,7 @@ package protocol
 
 import (
 	"net/netip"
+	"strconv"
 	"strings"
 
 	"golang.org/x/net/idna"
@@ -59,9 +60,14 @@ const (
 	maxLabelLength = 63
 )
 
-// ParseIdentifier brings an identifier from outside into canonical form. It
-// answers problems of type unsupportedIdentifier (a type we don't know) and
-// malformed (a value that can't be one), each saying what would be right.
+// digits are what a device's serial number is written with.
+const digits = "0123456789"
+
+// ParseIdentifier brings an identifier from outside into canonical form. A
+// permanent-identifier is a person ([ParseOwner]) or a device's serial number,
+// which is digits alone. It answers problems of type unsupportedIdentifier (a
+// type we don't know) and malformed (a value that can't be one), each saying
+// what would be right.
 func ParseIdentifier(typ, value string) (Identifier, error) {
 	switch IdentifierType(typ) {
 	case DNS:
@@ -76,9 +82,30 @@ func ParseIdentifier(typ, value string) (Identifier, error) {
 			return Identifier{}, err.For(Identifier{IP, printable(value)})
 		}
 		return Identifier{IP, addr}, nil
+	case PermanentIdentifier:
+		name, err := parsePermanent(value)
+		if err != nil {
+			return Identifier{}, err.For(Identifier{PermanentIdentifier, printable(value)})
+		}
+		return Identifier{PermanentIdentifier, name}, nil
 	}
 	return Identifier{}, NewProblem(UnsupportedIdentifier,
-		"identifier type %q is not supported here; use \"dns\" or \"ip\"", printable(typ))
+		"identifier type %q is not supported here; use \"dns\", \"ip\" or, where devices prove, \"permanent-identifier\"", printable(typ))
+}
+
+func parsePermanent(value string) (string, *Problem) {
+	if strings.Trim(value, digits) == "" && value != "" {
+		serial, err := strconv.ParseUint(value, 10, 32)
+		if err != nil || strconv.FormatUint(serial, 10) != value || serial == 0 {
+			return "", NewProblem(Malformed, "%q is not a device's serial number, which is written without leading zeros and at most 4294967295", printable(value))
+		}
+		return value, nil
+	}
+	owner, err := ParseOwner(value)
+	if err != nil {
+		return "", AsProblem(err)
+	}
+	return owner, nil
 }
 
 func parseIP(value string) (string, *Problem) {

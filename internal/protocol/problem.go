@@ -14,12 +14,13 @@ type ProblemType string
 // ProblemPrefix stands before a ProblemType on the wire.
 const ProblemPrefix = "urn:ietf:params:acme:error:"
 
-// The problem types of RFC 8555 section 6.7, RFC 9773 section 7.4 and
-// draft-ietf-acme-profiles section 6.3.
+// The problem types of RFC 8555 section 6.7, RFC 9773 section 7.4,
+// draft-ietf-acme-profiles section 6.3 and draft-ietf-acme-device-attest.
 const (
 	AccountDoesNotExist     ProblemType = "accountDoesNotExist"
 	AlreadyReplaced         ProblemType = "alreadyReplaced"
 	AlreadyRevoked          ProblemType = "alreadyRevoked"
+	BadAttestationStatement ProblemType = "badAttestationStatement"
 	BadCSR                  ProblemType = "badCSR"
 	BadNonce                ProblemType = "badNonce"
 	BadPublicKey            ProblemType = "badPublicKey"

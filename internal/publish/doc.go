@@ -6,6 +6,10 @@
 //	GET  /crl/KEYID.crl       the full CRL of the issuing certificate with that key
 //	GET  /crl/KEYID/SHARD.crl one of its shards
 //	GET  /ca/KEYID.cer        the issuing certificate (the AIA's caIssuers)
+//	GET  /ssh/krl             the KRL of all SSH issuers (sshd's RevokedKeys)
+//	GET  /ssh/krl.sig         its signature, an armored SSHSIG
+//	GET  /ssh/user_ca.pub     the SSH CA keys for users (sshd's TrustedUserCAKeys)
+//	GET  /ssh/host_ca.pub     those for hosts (known_hosts' @cert-authority)
 //
 // KEYID is the lower-case hexadecimal SubjectKeyId. Everything served is
 // signed, so plain HTTP harms nobody, and HTTPS could make checking a
@@ -25,7 +29,8 @@
 // only a method, size or type that can't be right gets a 4xx, and nothing a
 // client does a 5xx.
 //
-// It may import internal/responder, internal/revocation and internal/cert.
+// It may import internal/responder, internal/responder/krl, internal/revocation
+// and internal/cert.
 // Sources: RFC 6960 appendix A, RFC 5019 sections 5 and 6, RFC 5280 section
 // 4.2.2.1 (caIssuers), RFC 2585 section 4 (media types), RFC 9110 and 9111
 // (caching).

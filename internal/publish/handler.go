@@ -119,6 +119,9 @@ func (p *Publisher) find(path string) (d *document, known bool) {
 	if d := p.documents[path]; d != nil {
 		return d, true
 	}
+	if path == KRLPath || path == KRLPath+signatureEnding {
+		return p.krl(path)
+	}
 	keyID, shard, ok := parseListPath(path)
 	if !ok {
 		return nil, false
@@ -152,6 +155,9 @@ func parseListPath(path string) (keyID string, shard int, ok bool) {
 func (p *Publisher) serveDocument(w http.ResponseWriter, r *http.Request, now time.Time) (resource string) {
 	d, known := p.find(r.URL.Path)
 	resource = "crl"
+	if strings.HasPrefix(r.URL.Path, SSHPrefix) {
+		resource = "krl"
+	}
 	if d != nil {
 		resource = d.resource
 	}

@@ -36,12 +36,13 @@ type Options struct {
 	Lists        []*x509.RevocationList // lists made elsewhere, which somebody has checked
 	CacheSize    int                    // of OCSP answers, in bytes; 0 means DefaultCacheSize
 	Logger       *slog.Logger           // nil: silent
+	SSH          *SSH                   // nil: there is no SSH issuer
 	Served       func(Request)          // sees each answer; nil: none; must not block
 }
 
 // Request is one answered request, for metrics.
 type Request struct {
-	Resource string // ocsp, crl, ca or unknown
+	Resource string // ocsp, crl, ca, ssh, krl or unknown
 	Status   int    // of HTTP
 	// Outcome is, for OCSP, cached, answered (by the source), unauthorized,
 	// try_later, malformed, failed, or refused with an HTTP status; else "".
@@ -56,6 +57,7 @@ type Publisher struct {
 	log       *slog.Logger
 	served    func(Request)
 	documents map[string]*document // by path: certificates, lists made elsewhere; fixed
+	ssh       *SSH                 // nil: none
 	cache     *cache
 	scratches sync.Pool    // of *scratch
 	logged    atomic.Int64 // when trouble was last logged, in unix seconds
@@ -91,6 +93,9 @@ func New(o Options) (*Publisher, error) {
 		if err := p.addList(l); err != nil {
 			return nil, err
 		}
+	}
+	if o.SSH != nil {
+		p.addSSH(o.SSH)
 	}
 	o.Source.Watch(p.cache.drop, p.cache.trust)
 	return p, nil

@@ -342,6 +342,7 @@ func TestReplicas(t *testing.T) {
 		twin.Queue = newQueue(t, a.card)
 		keyless := a.lists(1)
 		keyless.Queue = nil
+		signed := a.signatures() // they begin to sign when they start
 		replicas := []*Responder{startAt(t, one, a.lists(1)), startAt(t, two, twin), startAt(t, two, keyless)}
 		number := func(shard int) func() bool {
 			return func() bool {
@@ -355,8 +356,9 @@ func TestReplicas(t *testing.T) {
 			}
 		}
 		for round := range 3 {
-			signed, last := a.signatures(), int64(0)
+			last := int64(0)
 			if round > 0 {
+				signed = a.signatures()
 				last = a.fetch(t, replicas[0], 1).Number.Int64()
 				l := a.issue(t, one, func(l *leaf) { l.shard = 1 })
 				l.revoke(t, []*store.DB{one, two}[round%2])

@@ -2,11 +2,11 @@ package server
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 
+	"github.com/chancery-pki/chancery/internal/ca/device"
 	"github.com/chancery-pki/chancery/internal/config"
 )
 
@@ -22,7 +22,7 @@ func Check(ctx context.Context, c *config.Config, publishOnly bool, warn func(er
 		faults = append(faults, refusePublishOnly(c))
 	} else {
 		keys = newKeyring(slog.New(slog.DiscardHandler))
-		keys.absent = func(_ string, _ *x509.Certificate, err error) { warn(err) }
+		keys.absent = func(_, _ string, err error) { warn(err) }
 		defer keys.close()
 	}
 	if c.TLS.Certificate != "" {
@@ -35,7 +35,7 @@ func Check(ctx context.Context, c *config.Config, publishOnly bool, warn func(er
 	}
 	if errors.Join(faults...) == nil {
 		keys.begin()
-		p, err := wire(ctx, c, keys, slog.New(slog.DiscardHandler))
+		p, err := wire(ctx, c, keys, device.Registry{}, slog.New(slog.DiscardHandler))
 		keys.end(err == nil)
 		if err == nil {
 			p.close()

@@ -35,7 +35,7 @@ const (
 // configuration is read.
 type keyring struct {
 	log    *slog.Logger
-	absent func(uri string, c *x509.Certificate, err error) // told of a token that isn't there and may come
+	absent func(uri, name string, err error) // told of a token that isn't there and may come
 	cards  *yubikey.Cards
 
 	mu      sync.Mutex
@@ -65,9 +65,26 @@ type where struct {
 	uris          []string
 	password, pin string // files; "": none
 	path          string // of the signer in the configuration
-	certificate   *x509.Certificate
+	key           identity
 	signing       config.Signing
 	position      func(path string, err error) error
+}
+
+// identity says which key is wanted.
+type identity struct {
+	public crypto.PublicKey // nil: whichever is there
+	name   string           // for messages
+	id     func(crypto.PublicKey) (string, error)
+}
+
+// certified is the key of a CA certificate.
+func certified(c *x509.Certificate) identity {
+	return identity{c.PublicKey, fmt.Sprintf("CA certificate %q", c.Subject), func(crypto.PublicKey) (string, error) { return keyID(c), nil }}
+}
+
+// is reports whether the key is the one that is wanted.
+func (i identity) is(public crypto.PublicKey) bool {
+	return i.public == nil || sameKey(public, i.public)
 }
 
 // begin and end enclose one reading of the configuration, which opens keys. A
@@ -111,16 +128,21 @@ func (k *keyring) end(good bool) {
 // blocks on the tokens. One reading opens one key after the other.
 func (k *keyring) open(ctx context.Context, w where) (*signer.Queue, error) {
 	name := strings.Join(w.uris, " ")
-	if r := k.has(name, w.certificate); r != nil {
+	if r := k.has(name, w.key); r != nil {
 		return r.queue, nil
 	}
 	queue, err := k.queue(ctx, w)
 	if err != nil {
 		return nil, w.position(w.path, err)
 	}
+	id, err := w.key.id(queue.Public())
+	if err != nil {
+		queue.Close()
+		return nil, w.position(w.path, err)
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.next[name] = &ring{queue: queue, keyID: keyID(w.certificate), uris: w.uris}
+	k.next[name] = &ring{queue: queue, keyID: id, uris: w.uris}
 	return queue, nil
 }
 
@@ -157,11 +179,11 @@ func (k *keyring) release(s *signer.Signer) {
 
 // has returns the key that is open by that name already, unless the file or
 // token has another one by now.
-func (k *keyring) has(name string, c *x509.Certificate) *ring {
+func (k *keyring) has(name string, key identity) *ring {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, open := range []map[string]*ring{k.next, k.queues} {
-		if r := open[name]; r != nil && fits(r.queue, c) {
+		if r := open[name]; r != nil && key.is(r.queue.Public()) {
 			k.next[name] = r
 			return r
 		}
@@ -207,16 +229,19 @@ func (k *keyring) token(ctx context.Context, w where, uri string) (*signer.Signe
 		if err != nil {
 			return nil, err
 		}
-		if !sameKey(s.Public(), w.certificate.PublicKey) {
+		if !w.key.is(s.Public()) {
 			k.release(s)
-			return nil, fmt.Errorf("%s has another key than the one in CA certificate %q", uri, w.certificate.Subject)
+			return nil, fmt.Errorf("%s has another key than the one in %s", uri, w.key.name)
 		}
 		return s, nil
 	}
 	s, err := open(ctx)
+	if errors.Is(err, signer.ErrAway) && w.key.public == nil {
+		return nil, fmt.Errorf("%w; name its public_key file too, so that the server can start without the token", err)
+	}
 	if errors.Is(err, signer.ErrAway) {
-		k.absent(uri, w.certificate, w.position(w.path, err))
-		late := &lateKey{public: w.certificate.PublicKey, open: open, why: err}
+		k.absent(uri, w.key.name, w.position(w.path, err))
+		late := &lateKey{public: w.key.public, open: open, why: err}
 		return &signer.Signer{Signer: late, URI: uri, Parallel: 1, Away: err}, nil
 	}
 	return s, err
@@ -293,12 +318,11 @@ func (l *lateKey) Close() error {
 }
 
 // remote returns what stands for a key that another replica holds.
-func (k *keyring) remote(c *x509.Certificate) *signer.Remote {
+func (k *keyring) remote(id string, public crypto.PublicKey) *signer.Remote {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	id := keyID(c)
 	if k.remotes[id] == nil {
-		k.remotes[id] = signer.NewRemote(c.PublicKey)
+		k.remotes[id] = signer.NewRemote(public)
 	}
 	return k.remotes[id]
 }
@@ -434,6 +458,3 @@ func sameKey(a, b crypto.PublicKey) bool {
 	key, ok := a.(interface{ Equal(crypto.PublicKey) bool })
 	return ok && key.Equal(b)
 }
-
-// fits reports whether the key is that of the certificate.
-func fits(q *signer.Queue, c *x509.Certificate) bool { return sameKey(q.Public(), c.PublicKey) }

@@ -43,7 +43,7 @@ func TestKeysOfAReading(t *testing.T) {
 		for _, c := range certificates {
 			var err error
 			q, err = k.open(t.Context(), where{
-				uris: []string{"file:" + path}, certificate: c, signing: signing, position: func(_ string, err error) error { return err },
+				uris: []string{"file:" + path}, key: certified(c), signing: signing, position: func(_ string, err error) error { return err },
 			})
 			if err != nil {
 				t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 	"github.com/chancery-pki/chancery/internal/protocol"
 	"github.com/chancery-pki/chancery/internal/publish"
 	"github.com/chancery-pki/chancery/internal/responder"
+	"github.com/chancery-pki/chancery/internal/responder/krl"
 	"github.com/chancery-pki/chancery/internal/store"
 )
 
@@ -33,6 +34,7 @@ type metrics struct {
 	answers     *prometheus.CounterVec
 	answering   *prometheus.HistogramVec
 	wanted      *prometheus.CounterVec
+	sightings   prometheus.Counter
 }
 
 func newMetrics() *metrics {
@@ -55,17 +57,20 @@ func newMetrics() *metrics {
 		issuing:     seconds("issuance_seconds", "Time from the plan to the record of a certificate.", "profile"),
 		swept:       counter("swept_rows_total", "Rows deleted because they had ended.", "what"),
 	}
-	m.crls = counter("crls_total", "CRLs made, by issuing key and result.", "issuer", "result")
+	m.crls = counter("crls_total", "CRLs made, by issuing key and result; issuer krl is the KRL of SSH.", "issuer", "result")
 	m.fetched = counter("publish_requests_total", "Requests for OCSP answers, CRLs and issuer certificates.", "resource", "status")
 	m.answers = counter("ocsp_signed_total", "OCSP answers signed, by issuing key and result.", "issuer", "result")
 	m.answering = seconds("ocsp_signing_seconds", "Time to sign an OCSP answer, with the wait for its turn.", "issuer")
 	m.wanted = counter("ocsp_wanted_total", "OCSP answers that had to be signed, by issuing key.", "issuer")
+	m.sightings = prometheus.NewCounter(prometheus.CounterOpts{
+		Namespace: "chancery", Name: "ssh_sightings_total", Help: "Reports that a watched SSH key was used: each is an alarm.",
+	})
 	ends := func(name, help string, labels ...string) *prometheus.GaugeVec {
 		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "chancery", Name: name, Help: help}, labels)
 	}
 	m.crlEnds = ends("crl_next_update_seconds", "nextUpdate of the newest CRL made here, unix time.", "issuer", "shard")
 	m.issuerEnds = ends("issuer_not_after_seconds", "End of an issuing certificate, unix time.", "issuer", "subject")
-	m.registry.MustRegister(m.crls, m.fetched, m.crlEnds, m.issuerEnds, m.answers, m.answering, m.wanted, m.requests, m.latency, m.validations, m.validating, m.issued, m.issuing, m.swept,
+	m.registry.MustRegister(m.crls, m.fetched, m.crlEnds, m.issuerEnds, m.answers, m.answering, m.wanted, m.sightings, m.requests, m.latency, m.validations, m.validating, m.issued, m.issuing, m.swept,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -133,6 +138,14 @@ func (m *metrics) responder() responder.Observe {
 				m.crlEnds.WithLabelValues(made.IssuerKeyID, strconv.Itoa(made.Shard)).Set(float64(made.NextUpdate.Unix()))
 			}
 		},
+	}
+}
+
+// krlMade counts tries to make the KRL among those of CRLs.
+func (m *metrics) krlMade(made krl.Making) {
+	m.crls.WithLabelValues("krl", result(made.Err)).Inc()
+	if made.Err == nil {
+		m.crlEnds.WithLabelValues("krl", "0").Set(float64(made.NextUpdate.Unix()))
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/chancery-pki/chancery/internal/config"
 	"github.com/chancery-pki/chancery/internal/publish"
 	"github.com/chancery-pki/chancery/internal/responder"
+	"github.com/chancery-pki/chancery/internal/responder/krl"
 	"github.com/chancery-pki/chancery/internal/revocation"
 )
 
@@ -34,6 +35,7 @@ type publisher struct {
 // published is what one reading of the configuration publishes.
 type published struct {
 	responder *responder.Responder
+	krl       *krl.Keeper // nil: there is no SSH issuer
 	publisher *publish.Publisher
 }
 
@@ -44,7 +46,7 @@ func newPublisher(s *Server) *publisher { return &publisher{server: s} }
 
 // install makes the responder of a reading of the configuration; the lists of
 // the one before are served until this one has them.
-func (p *publisher) install(ctx context.Context, parts *parts) (err error) {
+func (p *publisher) install(ctx context.Context, c *config.Config, parts *parts) (err error) {
 	s := p.server
 	o := responder.Options{
 		DB: s.db, Authorities: parts.authorities, Replica: s.replica, Logger: s.log, Observe: s.metrics.responder(),
@@ -62,12 +64,16 @@ func (p *publisher) install(ctx context.Context, parts *parts) (err error) {
 		s.log.Warn("the stored CRLs could not be loaded yet", "error", err)
 	}
 	cancel()
+	if next.krl, err = p.installKRL(ctx, c, parts); err != nil {
+		return err
+	}
 	var certificates []*x509.Certificate
 	for _, a := range parts.authorities {
 		certificates = append(certificates, a.Certificate)
 	}
 	next.publisher, err = publish.New(publish.Options{
 		Source: next.responder, Certificates: append(certificates, parts.above...), Lists: parts.lists, Logger: s.log, Served: s.metrics.published,
+		SSH: parts.ssh.published(next.krl),
 	})
 	if err != nil {
 		return err
@@ -76,26 +82,29 @@ func (p *publisher) install(ctx context.Context, parts *parts) (err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.ctx != nil {
-		p.launch(next.responder)
+		p.launch(next)
 	}
 	return nil
 }
 
-// launch lets the responder run in place of the one before; mu is held.
-func (p *publisher) launch(next *responder.Responder) {
+// launch lets responder and keeper run in place of the ones before; mu is held.
+func (p *publisher) launch(next *published) {
 	if p.cancel != nil {
 		p.cancel()
 	}
 	ctx, cancel := context.WithCancel(p.ctx)
 	p.cancel = cancel
-	p.running.Go(func() { next.Run(ctx) })
+	p.running.Go(func() { next.responder.Run(ctx) })
+	if next.krl != nil {
+		p.running.Go(func() { next.krl.Run(ctx) })
+	}
 }
 
 // run signs what is wanted and keeps lists fresh until ctx ends.
 func (p *publisher) run(ctx context.Context) {
 	p.mu.Lock()
 	p.ctx = ctx
-	p.launch(p.current.Load().responder)
+	p.launch(p.current.Load())
 	p.mu.Unlock()
 	p.server.announceDaily(ctx)
 	p.running.Wait()

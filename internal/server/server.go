@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -22,8 +22,9 @@ import (
 	"github.com/chancery-pki/chancery/internal/acmeserver"
 	"github.com/chancery-pki/chancery/internal/admin"
 	"github.com/chancery-pki/chancery/internal/ca"
-	"github.com/chancery-pki/chancery/internal/ca/operator"
+	"github.com/chancery-pki/chancery/internal/ca/device"
 	"github.com/chancery-pki/chancery/internal/config"
+	"github.com/chancery-pki/chancery/internal/publish"
 	"github.com/chancery-pki/chancery/internal/store"
 )
 
@@ -48,6 +49,7 @@ type Options struct {
 type Running struct {
 	Listen  net.Addr // nil: PublishOnly
 	Metrics net.Addr // nil: no such listener
+	Admin   net.Addr // over TLS; nil: no such listener
 	Publish net.Addr // nil: no such listener
 }
 
@@ -69,6 +71,7 @@ type Server struct {
 	config    atomic.Pointer[config.Config]
 	parts     atomic.Pointer[parts]
 	acme      atomic.Pointer[http.Handler]
+	operators atomic.Pointer[admin.Access]
 	keys      *keyring // nil: PublishOnly
 	proxied   bool     // clients' addresses are what balancers say
 }
@@ -106,7 +109,7 @@ func start(ctx context.Context, o Options) (_ *Server, err error) {
 		s.metrics.registry.MustRegister(newKeyMetrics(s.keys))
 	}
 	s.keys.begin()
-	p, err := wire(ctx, o.Config, s.keys, s.log)
+	p, err := wire(ctx, o.Config, s.keys, s.enrolled(), s.log)
 	s.keys.end(err == nil)
 	if err != nil {
 		return nil, err
@@ -149,10 +152,15 @@ func start(ctx context.Context, o Options) (_ *Server, err error) {
 	return s, s.install(ctx, o.Config, p)
 }
 
+// enrolled is the registry of devices; the database opens after the wiring.
+func (s *Server) enrolled() device.Registry {
+	return device.Registry{DB: func() *store.DB { return s.db }}
+}
+
 // absent tells about a signing key that isn't there at the start.
-func (s *Server) absent(uri string, c *x509.Certificate, err error) {
+func (s *Server) absent(uri, name string, err error) {
 	s.log.Error("a signing key is not there; the server goes on without it and takes it in when it comes",
-		"key", uri, "certificate", c.Subject.String(), "error", err)
+		"key", uri, "of", name, "error", err)
 }
 
 // refusePublishOnly refuses what such a replica can't do.
@@ -173,7 +181,7 @@ func refusePublishOnly(c *config.Config) error {
 
 // install puts the parts of a reading of the configuration into service.
 func (s *Server) install(ctx context.Context, c *config.Config, p *parts) error {
-	if err := s.publisher.install(ctx, p); err != nil {
+	if err := s.publisher.install(ctx, c, p); err != nil {
 		return err
 	}
 	s.parts.Store(p)
@@ -186,6 +194,8 @@ func (s *Server) install(ctx context.Context, c *config.Config, p *parts) error 
 		Authority: s.authority, Nonces: s.nonces, BaseURL: c.ExternalURL, Directories: p.meta, Logger: s.log, Observe: s.metrics.request,
 	}).Handler()
 	s.acme.Store(&handler)
+	access := p.access(c)
+	s.operators.Store(&access)
 	s.authority.Reload(p.directories, p.caIssuers(), p.held)
 	s.config.Store(c)
 	return nil
@@ -194,6 +204,9 @@ func (s *Server) install(ctx context.Context, c *config.Config, p *parts) error 
 func (p *parts) caIssuers() map[string]ca.Issuer {
 	all := make(map[string]ca.Issuer, len(p.issuers))
 	for name, i := range p.issuers {
+		all[name] = i
+	}
+	for name, i := range p.ssh.issuers {
 		all[name] = i
 	}
 	return all
@@ -224,7 +237,7 @@ func (s *Server) reload(ctx context.Context, read func() (*config.Config, error)
 	}
 	old, before := s.config.Load().TLS, s.parts.Load()
 	s.keys.begin()
-	p, err := wire(ctx, c, s.keys, s.log)
+	p, err := wire(ctx, c, s.keys, s.enrolled(), s.log)
 	if err == nil {
 		if err = s.install(ctx, c, p); err != nil {
 			p.close()
@@ -312,14 +325,28 @@ func (s *Server) listenACME(c *config.Config) (all []bound, err error) {
 	if len(c.TrustedProxies) > 0 {
 		l, s.proxied = acmeserver.ProxyListener(l, c.TrustedProxies), true
 	}
-	acme := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*s.acme.Load()).ServeHTTP(w, r) })
+	acme := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, publish.SSHPrefix) { // also here, where who asks knows whom it asks
+			s.publisher.current.Load().publisher.ServeHTTP(w, r)
+			return
+		}
+		(*s.acme.Load()).ServeHTTP(w, r)
+	})
 	all = append(all, bound{"acme", l, acmeserver.HTTPServer(acme, s.own.tlsConfig()), true})
 
-	a := &admin.Server{Console: operator.New(s.authority, s.db, nil), Signing: s.signing, Version: s.version, Logger: s.log}
+	a := &admin.Server{Console: s.console(), Signing: s.signing, Version: s.version, Logger: s.log}
 	if l, err = admin.Listen(c.Path(c.Admin.Socket)); err != nil {
 		return all, fmt.Errorf("admin.socket: %w", err)
 	}
-	return append(all, bound{"admin", l, a.HTTPServer(), false}), nil
+	all = append(all, bound{"admin", l, a.HTTPServer(), false})
+	if c.Admin.Listen == "" {
+		return all, nil
+	}
+	b, err := s.listenOperators(c, a)
+	if err != nil {
+		return all, err
+	}
+	return append(all, b), nil
 }
 
 // serve runs the listeners and jobs until ctx ends or one of them fails.
@@ -347,6 +374,8 @@ func (s *Server) serve(ctx context.Context, o Options, all []bound) error {
 			where.Listen = b.Addr()
 		case "metrics":
 			where.Metrics = b.Addr()
+		case "operators":
+			where.Admin = b.Addr()
 		case "publish":
 			where.Publish = b.Addr()
 		}

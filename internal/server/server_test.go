@@ -142,7 +142,13 @@ func (l *log) count(text string) int {
 // start runs the server until the test ends, or stop is called.
 func start(t *testing.T, made *setup.Made) *running {
 	t.Helper()
-	c, err := load(made.Config)
+	return startReading(t, made, reader(made.Config))
+}
+
+// startReading is start with a configuration that is read otherwise.
+func startReading(t *testing.T, made *setup.Made, read func() (*config.Config, error)) *running {
+	t.Helper()
+	c, err := read()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +164,7 @@ func start(t *testing.T, made *setup.Made) *running {
 	ready := make(chan server.Running, 1)
 	go func() {
 		r.ended <- server.Run(ctx, server.Options{
-			Config: c, Reload: reader(made.Config), Version: "test",
+			Config: c, Reload: read, Version: "test",
 			Logger: slog.New(slog.NewTextHandler(r.log, nil)), Ready: func(r server.Running) { ready <- r },
 		})
 	}()

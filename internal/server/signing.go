@@ -6,10 +6,13 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/crypto/ssh"
+
 	"github.com/chancery-pki/chancery/internal/api"
 	"github.com/chancery-pki/chancery/internal/config"
 	"github.com/chancery-pki/chancery/internal/issuer"
 	"github.com/chancery-pki/chancery/internal/signer/schedule"
+	"github.com/chancery-pki/chancery/internal/sshca"
 )
 
 // The states of an issuing key.
@@ -50,7 +53,31 @@ func (s *Server) signing() api.Signing {
 		}
 		out.Issuers = append(out.Issuers, is)
 	}
+	out.Issuers = append(out.Issuers, s.sshSigning(c)...)
 	return out
+}
+
+// sshSigning tells the same of SSH issuers.
+func (s *Server) sshSigning(c *config.Config) (all []api.SigningIssuer) {
+	for _, name := range slices.Sorted(maps.Keys(c.SSHIssuers)) {
+		is := api.SigningIssuer{Name: name, Keys: []api.SigningKey{}, Profiles: []api.SigningProfile{}}
+		for _, k := range s.parts.Load().ssh.of[name] {
+			key := api.SigningKey{KeyID: k.Authority.ID(), Subject: "SSH " + ssh.FingerprintSHA256(k.Authority.PublicKey())}
+			if t, ok := sshca.KeyTypeOf(k.Authority.PublicKey()); ok {
+				key.KeyType = string(t)
+			}
+			is.Keys = append(is.Keys, s.keyStats(key, k.Retired))
+		}
+		for _, profile := range slices.Sorted(maps.Keys(c.Profiles)) {
+			if p := c.Profiles[profile]; p.Issuer == name {
+				is.Profiles = append(is.Profiles, api.SigningProfile{
+					Name: profile, Lifetime: time.Duration(p.Lifetime).Seconds(), Revocation: string(p.Revocation),
+				})
+			}
+		}
+		all = append(all, is)
+	}
+	return all
 }
 
 // keyType names the kind of a CA's key.
@@ -63,9 +90,15 @@ func keyType(c *x509.Certificate) string {
 
 func (s *Server) signingKey(c *x509.Certificate, sc config.Signer) api.SigningKey {
 	k := api.SigningKey{
-		KeyID: keyID(c), Subject: c.Subject.String(), KeyType: keyType(c), NotAfter: c.NotAfter.UTC(), State: keyRemote,
+		KeyID: keyID(c), Subject: c.Subject.String(), KeyType: keyType(c), NotAfter: c.NotAfter.UTC(),
 	}
-	if sc.Retired {
+	return s.keyStats(k, sc.Retired)
+}
+
+// keyStats adds what the key's queue knows.
+func (s *Server) keyStats(k api.SigningKey, retired bool) api.SigningKey {
+	k.State = keyRemote
+	if retired {
 		k.State = keyRetired
 	}
 	queue, uris := s.keys.find(k.KeyID)
@@ -77,7 +110,7 @@ func (s *Server) signingKey(c *x509.Certificate, sc config.Signer) api.SigningKe
 	switch {
 	case stats.Away != "":
 		k.State = keyAway
-	case !sc.Retired:
+	case !retired:
 		k.State = keyReady
 	}
 	k.Waiting, k.Signed = map[string]int{}, map[string]uint64{}

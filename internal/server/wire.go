@@ -18,6 +18,8 @@ import (
 
 	"github.com/chancery-pki/chancery/internal/acmeserver"
 	"github.com/chancery-pki/chancery/internal/ca"
+	"github.com/chancery-pki/chancery/internal/ca/device"
+	"github.com/chancery-pki/chancery/internal/ca/operator"
 	"github.com/chancery-pki/chancery/internal/ca/proof"
 	"github.com/chancery-pki/chancery/internal/cert"
 	"github.com/chancery-pki/chancery/internal/challenge"
@@ -29,6 +31,7 @@ import (
 	"github.com/chancery-pki/chancery/internal/revocation"
 	"github.com/chancery-pki/chancery/internal/store"
 	"github.com/chancery-pki/chancery/internal/store/engine/postgres"
+	"github.com/chancery-pki/chancery/internal/yubikey"
 )
 
 // parts are what one reading of the configuration makes; a reload makes them
@@ -42,6 +45,8 @@ type parts struct {
 	held        []string               // key IDs of those that sign certificates here
 	lists       []*x509.RevocationList // CRLs made elsewhere
 	above       []*x509.Certificate    // the CAs above the issuing ones
+	ssh         sshParts
+	enrolment   operator.Enrolment // which devices operators may enroll
 	closers     []func()
 }
 
@@ -55,8 +60,9 @@ func (p *parts) close() {
 
 // wire opens keys and makes issuers, validators and directories. It reads
 // files, opens no listener and writes nothing. keys are those of the reading
-// before; nil: none is opened, as if all were on other replicas.
-func wire(ctx context.Context, c *config.Config, keys *keyring, log *slog.Logger) (*parts, error) {
+// before; nil: none is opened, as if all were on other replicas. enrolled is
+// asked for devices once the server runs.
+func wire(ctx context.Context, c *config.Config, keys *keyring, enrolled device.Registry, log *slog.Logger) (*parts, error) {
 	p := &parts{directories: map[string]*ca.Directory{}, issuers: map[string]*issuer.Local{}, meta: map[string]acmeserver.Meta{}, held: []string{}}
 	var faults []error
 	for name, ic := range c.Issuers {
@@ -66,6 +72,9 @@ func wire(ctx context.Context, c *config.Config, keys *keyring, log *slog.Logger
 			continue
 		}
 		p.issuers[name] = local
+	}
+	if err := p.sshIssuers(ctx, c, keys); err != nil {
+		faults = append(faults, err)
 	}
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
@@ -77,8 +86,13 @@ func wire(ctx context.Context, c *config.Config, keys *keyring, log *slog.Logger
 		return p, nil
 	}
 	own := ownAddresses(c)
+	devices, err := deviceProofs(c, enrolled)
+	if err != nil {
+		return nil, err
+	}
+	p.enrolment = enrolment(c, devices.Issuers)
 	for name := range c.Directories {
-		if err := p.directory(c, name, own, log); err != nil {
+		if err := p.directory(c, name, own, devices, log); err != nil {
 			faults = append(faults, err)
 		}
 	}
@@ -157,7 +171,7 @@ func (o opening) authority(ctx context.Context, above []*x509.Certificate) (a is
 	case o.keys == nil: // nothing is signed here
 	case len(uris) > 0:
 		r.Queue, err = o.keys.open(ctx, where{
-			uris: uris, certificate: mine[0], signing: o.c.Signing, path: o.path + o.keyField(), position: o.c.At,
+			uris: uris, key: certified(mine[0]), signing: o.c.Signing, path: o.path + o.keyField(), position: o.c.At,
 			password: o.c.Path(o.signer.PasswordFile), pin: o.c.Path(o.signer.PINFile),
 		})
 		if err != nil {
@@ -167,7 +181,7 @@ func (o opening) authority(ctx context.Context, above []*x509.Certificate) (a is
 			a.Queue = r.Queue
 		}
 	case !o.signer.Retired:
-		a.Remote = o.keys.remote(mine[0])
+		a.Remote = o.keys.remote(keyID(mine[0]), mine[0].PublicKey)
 	}
 	return a, r, o.publishing(ctx, &a, &r)
 }
@@ -241,7 +255,7 @@ func (o opening) publishing(ctx context.Context, a *issuer.Authority, r *respond
 		return nil
 	}
 	r.OCSP.Delegate.Queue, err = o.keys.open(ctx, where{
-		uris: []string{o.c.KeyURI(d.Key)}, certificate: delegate[0], signing: o.c.Signing, path: path + ".key", position: o.c.At,
+		uris: []string{o.c.KeyURI(d.Key)}, key: certified(delegate[0]), signing: o.c.Signing, path: path + ".key", position: o.c.At,
 		password: o.c.Path(d.PasswordFile), pin: o.c.Path(d.PINFile),
 	})
 	return err
@@ -253,18 +267,23 @@ func publishURL(base, path, id, ending string) string {
 	return strings.TrimSuffix(base, "/") + path + id + ending
 }
 
+// supports asks the issuer of a profile whether it can issue what that says.
+func (p *parts) supports(profile cert.Profile) error {
+	by, ok := p.caIssuers()[profile.Issuer].(interface{ Supports(cert.Profile) error })
+	if !ok {
+		return fmt.Errorf("profiles.%s.issuer: there is no issuer %q", profile.Name, profile.Issuer)
+	}
+	return by.Supports(profile)
+}
+
 // directory makes one directory's rules, validators and description.
-func (p *parts) directory(c *config.Config, name string, own []netip.AddrPort, log *slog.Logger) error {
+func (p *parts) directory(c *config.Config, name string, own []netip.AddrPort, devices challenge.Devices, log *slog.Logger) error {
 	rules, err := c.Directory(name)
 	if err != nil {
 		return err
 	}
 	for _, profile := range rules.Profiles {
-		local, ok := p.issuers[profile.Issuer]
-		if !ok {
-			return fmt.Errorf("profiles.%s.issuer: there is no issuer %q", profile.Name, profile.Issuer)
-		}
-		if err := local.Supports(profile); err != nil {
+		if err := p.supports(profile); err != nil {
 			return err
 		}
 	}
@@ -292,6 +311,7 @@ func (p *parts) directory(c *config.Config, name string, own []netip.AddrPort, l
 	}
 	// Records hold it, so it stays as long as external_url does.
 	hashPrefix := strings.TrimSuffix(c.ExternalURL, "/") + "/acme/" + name + "/account-hash/"
+	devices.PINPolicies, devices.TouchPolicies = dc.Devices.PINPolicies, dc.Devices.TouchPolicies
 	// The one table of challenges.
 	d.Validators = proof.Validators{
 		protocol.HTTP01:       challenge.HTTP01{Network: network},
@@ -299,6 +319,10 @@ func (p *parts) directory(c *config.Config, name string, own []netip.AddrPort, l
 		protocol.DNS01:        challenge.DNS01{Resolver: network.Resolver},
 		protocol.DNSAccount01: challenge.DNSAccount01{Resolver: network.Resolver},
 		protocol.DNSPersist01: challenge.DNSPersist01{Resolver: network.Resolver, Issuers: identities, HashPrefix: hashPrefix, PlainAccountURL: true},
+
+		protocol.YubiKey01:      challenge.YubiKey{Type: protocol.YubiKey01, Devices: devices},
+		protocol.YubiKey02:      challenge.YubiKey{Type: protocol.YubiKey02, Devices: devices},
+		protocol.DeviceAttest01: challenge.DeviceAttest01{Devices: devices},
 	}
 	if dc.Kubernetes.Cluster != "" {
 		if d.Validators[protocol.Kubernetes01], err = p.cluster(c, name, log); err != nil {
@@ -312,9 +336,21 @@ func (p *parts) directory(c *config.Config, name string, own []netip.AddrPort, l
 	p.meta[name] = acmeserver.Meta{
 		TermsOfService: dc.TermsOfService, RequireTerms: dc.TermsOfService != "", Website: dc.Website,
 		CAAIdentities: dc.CAA.Identities, ExternalAccountRequired: dc.EAB.Required, Profiles: rules.Profiles, IssuerNames: identities,
-		AccountHashPrefix: hashPrefix,
+		AccountHashPrefix: hashPrefix, SSH: p.sshMeta(c, rules.Profiles),
 	}
 	return nil
+}
+
+// deviceProofs is what all directories' proofs by devices share.
+func deviceProofs(c *config.Config, enrolled device.Registry) (challenge.Devices, error) {
+	issuers := yubikey.Issuers()
+	if c.Devices.Issuers != "" {
+		var err error
+		if issuers, err = readCertificates(c.Path(c.Devices.Issuers)); err != nil {
+			return challenge.Devices{}, c.At("devices.issuers", err)
+		}
+	}
+	return challenge.Devices{Registry: enrolled, Issuers: issuers}, nil
 }
 
 // askCluster bounds what a directory says of its validations' time, so that the
@@ -405,7 +441,7 @@ func newNetwork(c *config.Config, v config.Validation, own []netip.AddrPort) (*c
 // as addresses are given, which validation must not be turned against.
 func ownAddresses(c *config.Config) []netip.AddrPort {
 	var own []netip.AddrPort
-	all := []string{c.Listen, c.Metrics.Listen, c.Publish.Listen, databaseHost(c.Database.DSN)}
+	all := []string{c.Listen, c.Metrics.Listen, c.Publish.Listen, c.Admin.Listen, databaseHost(c.Database.DSN)}
 	for _, of := range c.Clusters {
 		all = append(all, c.APIServers(of)...)
 	}

@@ -1,13 +1,17 @@
 package server
 
 import (
+	"encoding/pem"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
+	"github.com/chancery-pki/chancery/internal/ca/device"
 	"github.com/chancery-pki/chancery/internal/config"
+	"github.com/chancery-pki/chancery/internal/yubikey/softcard"
 )
 
 // What validation must not be turned against: our listeners, the database and
@@ -34,5 +38,40 @@ clusters: {prod: {kubeconfig: kube}}
 	}
 	if len(own) != 4 {
 		t.Errorf("%v", own)
+	}
+}
+
+// Yubico is believed, or whom the file names, and nobody where it can't be read.
+func TestDeviceIssuers(t *testing.T) {
+	dir := t.TempDir()
+	maker, err := softcard.NewMaker()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: maker.Root().Raw})
+	if err := os.WriteFile(filepath.Join(dir, "maker.pem"), text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for in, want := range map[string]struct {
+		issuer, err string
+		count       int
+	}{
+		"":                              {"Yubico PIV Root CA Serial 263751", "", 4},
+		"devices: {issuers: maker.pem}": {"Test PIV Root CA", "", 1},
+		"devices: {issuers: lost.pem}":  {"", ":2:20: devices.issuers: ", 0},
+	} {
+		c, err := config.Parse(filepath.Join(dir, "chancery.yaml"), []byte("external_url: https://ca.internal\n"+in+"\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := deviceProofs(c, device.Registry{})
+		switch {
+		case want.err != "":
+			if err == nil || !strings.Contains(err.Error(), want.err) {
+				t.Errorf("%q: %v", in, err)
+			}
+		case err != nil || len(d.Issuers) != want.count || d.Issuers[0].Subject.CommonName != want.issuer:
+			t.Errorf("%q: %v, %v", in, d.Issuers, err)
+		}
 	}
 }

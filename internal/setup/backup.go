@@ -18,6 +18,7 @@ import (
 	"github.com/chancery-pki/chancery/internal/config"
 	"github.com/chancery-pki/chancery/internal/server"
 	"github.com/chancery-pki/chancery/internal/store"
+	"github.com/chancery-pki/chancery/internal/store/carry"
 )
 
 // Backup writes everything in the database to a new file, which only its
@@ -95,7 +96,7 @@ func askServer(ctx context.Context, socket string, w io.Writer) error {
 type Restored struct {
 	MovedAside string             // where the old SQLite database went; "" if there was none
 	Missing    []cert.Certificate // issued since the backup, found in the old database
-	Carried    store.Withdrawals  // since the backup, from the old database
+	Carried    carry.Withdrawals  // since the backup, from the old database
 	Known      bool               // whether there was an old database to look at
 	At         time.Time
 }
@@ -135,7 +136,7 @@ func Restore(ctx context.Context, c *config.Config, path string) (*Restored, err
 	if report.Missing, err = missing(ctx, old, db); err != nil {
 		return report, fmt.Errorf("restored, but what was issued and revoked since is good again and not known: the old database, %s: %w", report.MovedAside, err)
 	}
-	if report.Carried, err = db.CarryWithdrawals(ctx, operator(), old); err != nil {
+	if report.Carried, err = carry.Over(ctx, operator(), old, db); err != nil {
 		return report, fmt.Errorf("restored, but what was revoked since is good again, revoke it anew: the old database, %s: %w", report.MovedAside, err)
 	}
 	return report, nil
@@ -259,18 +260,23 @@ func (r *Restored) printCarried(w io.Writer) {
 		fmt.Fprintln(w, "Nothing was revoked after the backup was made.")
 		return
 	}
-	fmt.Fprintln(w, "Revoked or withdrawn after the backup was made, and so again:")
+	fmt.Fprintln(w, "Revoked, withdrawn or held after the backup was made, and so again:")
 	for _, c := range []struct {
 		n    int
 		what string
 	}{
 		{r.Carried.Certificates, "certificates revoked"},
+		{r.Carried.Held, "certificates of devices known again, so that they can be revoked"},
 		{r.Carried.BlockedKeys, "compromised keys blocked"},
 		{r.Carried.Accounts, "accounts ended"},
 		{r.Carried.AccountKeys, "account keys replaced"},
 		{r.Carried.RetiredKeys, "keys of ended accounts retired"},
 		{r.Carried.EABKeys, "EAB keys revoked"},
 		{r.Carried.Authorizations, "authorizations ended"},
+		{r.Carried.Devices, "devices retired or lost"},
+		{r.Carried.Identities, "devices with less than before"},
+		{r.Carried.Advisories, "advisories that refuse firmware"},
+		{r.Carried.WatchedKeys, "SSH keys to be watched"},
 	} {
 		if c.n > 0 {
 			fmt.Fprintf(w, "  %6d %s\n", c.n, c.what)

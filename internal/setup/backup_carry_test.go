@@ -15,6 +15,7 @@ import (
 
 	"github.com/chancery-pki/chancery/internal/setup"
 	"github.com/chancery-pki/chancery/internal/store"
+	"github.com/chancery-pki/chancery/internal/store/carry"
 	"github.com/chancery-pki/chancery/mtls/acme"
 )
 
@@ -118,7 +119,7 @@ func TestRestoreKeepsRevoked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (store.Withdrawals{Certificates: 2, BlockedKeys: 1, Accounts: 1, EABKeys: 1}); report.Carried != want {
+	if want := (carry.Withdrawals{Certificates: 2, BlockedKeys: 1, Accounts: 1, EABKeys: 1}); report.Carried != want {
 		t.Errorf("carried %+v, want %+v", report.Carried, want)
 	}
 	var said bytes.Buffer

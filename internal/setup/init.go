@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -66,6 +67,7 @@ type Init struct {
 	RootKey      string // its key
 	RootPassword []byte // of the root's key; nil for a new one: a passphrase is made
 	Kubernetes   string // the domain of the cluster that the server is to run in, and whose pods it certifies; "" for none
+	SSH          bool   // SSH CA keys for users and hosts, and a directory for people
 	Constrain    bool   // the issuing CAs may name only what lies under DNS's parent domain, and under the cluster's
 	Overrides    func(*config.Example)
 }
@@ -181,6 +183,11 @@ func (in Init) make(ctx context.Context, kinds []kind, made *Made) error {
 	if err := made.write(made.Bundle, bundle, 0o644); err != nil {
 		return err
 	}
+	if in.SSH {
+		if err := in.sshKeys(made); err != nil {
+			return err
+		}
+	}
 	if in.Overrides != nil {
 		in.Overrides(&example)
 	}
@@ -234,11 +241,14 @@ func parentDomain(dns string) string {
 
 func (in Init) example(domain string) config.Example {
 	e := config.Example{
-		Name: in.Name, ExternalURL: "https://" + strings.ToLower(in.DNS), Database: "chancery.db",
+		Name: in.Name, ExternalURL: "https://" + strings.ToLower(in.DNS), Database: "chancery.db", SSH: in.SSH,
 		AdminSocket: "/run/chancery/admin.sock", Metrics: "127.0.0.1:9464", Allow: []string{"*." + domain},
 	}
 	if _, err := netip.ParseAddr(domain); err == nil {
 		e.Allow = []string{domain}
+	}
+	if in.SSH {
+		e.Publish, e.PublishURL = ":8080", "http://"+net.JoinHostPort(strings.ToLower(in.DNS), "8080")
 	}
 	if in.Kubernetes != "" { // as deploy/kubernetes has it
 		e.Kubernetes, e.Listen, e.Database = in.Kubernetes, ":8443", "/var/lib/chancery/chancery.db"
@@ -332,6 +342,29 @@ func (in Init) constrain(ca *issuer.CA) {
 			ca.PermittedDNS = append(ca.PermittedDNS, domain)
 		}
 	}
+}
+
+// sshKeys makes the SSH CA keys, for users and for hosts: who has the one can't
+// pass for the other.
+func (in Init) sshKeys(made *Made) error {
+	typ := cert.Ed25519
+	if in.KeyType == RSA { // whose reason may be an HSM, or software of long ago
+		typ = cert.RSA3072
+	}
+	for _, name := range []string{"ssh-users", "ssh-hosts"} {
+		key, err := made.key(typ, filepath.Join(in.Dir, "ca", name+".key"), nil)
+		if err != nil {
+			return err
+		}
+		line, err := ceremony.SSHLine(key.Public(), in.Name+" "+name)
+		if err != nil {
+			return err
+		}
+		if err := made.write(filepath.Join(in.Dir, "ca", name+".pub"), []byte(line), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // newPassphrase makes 160 random bits readable in groups of four.

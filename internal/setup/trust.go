@@ -50,8 +50,20 @@ func (m *Made) Explain(w io.Writer, in Init) {
 	p("  mod_md               MDCertificateAuthority %s   MDCACertificateFile %s (a copy that www-data can read)   MDRenewWindow 33%%", url, m.Bundle)
 	p("  cert-manager         Issuer spec.acme: server %s, caBundle: base64 of %s", url, m.Bundle)
 	p("  acme.sh              --server %s --ca-bundle %s --days 1", url, m.Bundle)
+	if in.SSH {
+		m.explainPeople(p, "https://"+in.DNS+"/acme/people/directory", url)
+	}
 	p("\nOne trust store for this CA and for a public DNS API (certbot's DNS plugins)? Use one bundle of both:")
 	p("  chanceryd trust-bundle %s > bundle.pem   (this CA's roots and the system's public ones)", m.Bundle)
+}
+
+// explainPeople says how people and SSH hosts begin.
+func (m *Made) explainPeople(p func(string, ...any), people, servers string) {
+	p("\nPeople and SSH, once it serves (docs/PEOPLE.md, docs/SSH-HOSTS.md):")
+	p("  enroll a YubiKey     chancery devices enroll --owner alice --name alice.people.%s --principal alice --directory %s --roots %s", m.Domain, people, m.Bundle)
+	p("  its owner, each day  chancery login")
+	p("  an SSH server        chancery ssh host --directory %s --roots %s --name NAME --http :80", servers, m.Bundle)
+	p("  who trusts it        chancery ssh trust known-hosts '*.%s' --directory %s --roots %s >> ~/.ssh/known_hosts", m.Domain, servers, m.Bundle)
 }
 
 // fileName makes a CA's name fit for a file.

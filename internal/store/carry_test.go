@@ -11,6 +11,7 @@ import (
 	"github.com/chancery-pki/chancery/internal/cert"
 	"github.com/chancery-pki/chancery/internal/protocol"
 	"github.com/chancery-pki/chancery/internal/store"
+	"github.com/chancery-pki/chancery/internal/store/carry"
 	"github.com/chancery-pki/chancery/internal/store/storetest"
 )
 
@@ -92,11 +93,11 @@ func testCarry(t *testing.T, from, to string) {
 	if err := restored.Load(ctx, strings.NewReader(backup)); err != nil {
 		t.Fatal(err)
 	}
-	done, err := restored.CarryWithdrawals(ctx, "operator:test", old)
+	done, err := carry.Over(ctx, "operator:test", old, restored)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := store.Withdrawals{Certificates: 2, BlockedKeys: 1, Accounts: 2, AccountKeys: 1, RetiredKeys: 1, EABKeys: 1, Authorizations: 1}
+	want := carry.Withdrawals{Certificates: 2, BlockedKeys: 1, Accounts: 2, AccountKeys: 1, RetiredKeys: 1, EABKeys: 1, Authorizations: 1}
 	if done != want || done.Total() != 9 {
 		t.Errorf("carried %+v, want %+v", done, want)
 	}
@@ -150,7 +151,7 @@ func testCarry(t *testing.T, from, to string) {
 	carriedLog(t, restored, done.Total(), late.Certificate.Serial)
 
 	// All of it is there now, so that there is nothing to carry.
-	if done, err := restored.CarryWithdrawals(ctx, "operator:test", old); err != nil || done.Total() != 0 {
+	if done, err := carry.Over(ctx, "operator:test", old, restored); err != nil || done.Total() != 0 {
 		t.Errorf("carried again: %+v, %v", done, err)
 	}
 	if n, err := restored.Number(ctx, "revoked/"+late.Certificate.IssuerKeyID); n != 8 || err != nil {
@@ -214,7 +215,7 @@ func TestCarryKeyConflict(t *testing.T) {
 		update(t, old, account("a", "new"))
 		update(t, restored, account("a", "old"))
 		update(t, restored, account("b", "new"))
-		if done, err := restored.CarryWithdrawals(t.Context(), "test", old); err != nil || done != (store.Withdrawals{Accounts: 1}) {
+		if done, err := carry.Over(t.Context(), "test", old, restored); err != nil || done != (carry.Withdrawals{Accounts: 1}) {
 			t.Errorf("%s: carried %+v, %v", engine, done, err)
 		}
 		for id, want := range map[protocol.AccountID]protocol.AccountStatus{"a": protocol.AccountRevoked, "b": protocol.AccountValid} {
@@ -222,6 +223,52 @@ func TestCarryKeyConflict(t *testing.T) {
 				t.Errorf("%s: account %s is %q, want %q: %v", engine, id, a.Status, want, err)
 			}
 		}
+	}
+}
+
+// What was taken from a device after the backup isn't its again, nor is anything
+// given; and a key that is watched since then still is.
+func TestCarryIdentities(t *testing.T) {
+	for _, from := range engines() {
+		for _, to := range engines() {
+			t.Run(from+" to "+to, func(t *testing.T) { testCarryIdentities(t, from, to) })
+		}
+	}
+}
+
+func testCarryIdentities(t *testing.T, from, to string) {
+	old, restored := open(t, store.Options{DSN: dsn(t, from)}), open(t, store.Options{DSN: dsn(t, to)})
+	ctx := t.Context()
+	d, same := storetest.NewDevice(1, "alice", time.Now()), storetest.NewDevice(2, "bob", time.Now())
+	d.Identities = protocol.Identities{Names: []string{"a.example", "b.example"}, OtherNames: []string{"c.example"}, Principals: []string{"alice", "root"}}
+	update(t, old, func(tx *store.Tx) error {
+		return errors.Join(tx.InsertDevice(d), tx.InsertDevice(same), tx.InsertWatchedKey(protocol.WatchedKey{Fingerprint: "before"}))
+	})
+	backup := dump(t, old)
+	update(t, old, func(tx *store.Tx) error {
+		_, err := tx.SetIdentities(d.ID, protocol.Identities{Names: []string{"b.example", "new.example"}, Principals: []string{"alice"}, MaxLifetime: time.Hour})
+		return errors.Join(err, tx.InsertDevice(storetest.NewDevice(3, "carol", time.Now())), tx.InsertWatchedKey(protocol.WatchedKey{Fingerprint: "after", Label: "x"}))
+	})
+	if err := restored.Load(ctx, strings.NewReader(backup)); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []carry.Withdrawals{{Identities: 1, WatchedKeys: 1}, {}} {
+		if done, err := carry.Over(ctx, "operator:test", old, restored); err != nil || done != want {
+			t.Errorf("carried %+v, %v; want %+v", done, err, want)
+		}
+	}
+	got, err := restored.Device(ctx, d.ID)
+	if err != nil || strings.Join(got.Names, " ") != "b.example" || len(got.OtherNames) != 0 || strings.Join(got.Principals, " ") != "alice" || got.MaxLifetime != time.Hour {
+		t.Errorf("%+v, %v", got.Identities, err)
+	}
+	if got, err := restored.Device(ctx, same.ID); err != nil || len(got.Names) != len(same.Names) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if list, err := restored.WatchedKeys(ctx); err != nil || len(list) != 2 {
+		t.Errorf("%+v, %v", list, err)
+	}
+	if list, err := restored.Devices(ctx, store.DeviceFilter{Owner: "carol"}); err != nil || len(list) != 0 {
+		t.Errorf("%+v, %v", list, err)
 	}
 }
 
@@ -233,7 +280,7 @@ func TestCarryIsWhole(t *testing.T) {
 	update(t, old, func(tx *store.Tx) error { return tx.BlockKey("00aa", "lost") })
 	update(t, restored, func(tx *store.Tx) error { return tx.Audit(audit.Entry{Action: "x", Actor: "y"}) })
 	now = now.Add(-time.Hour)
-	if done, err := restored.CarryWithdrawals(t.Context(), "test", old); !errors.Is(err, store.ErrClockBehind) || done.Total() != 0 {
+	if done, err := carry.Over(t.Context(), "test", old, restored); !errors.Is(err, store.ErrClockBehind) || done.Total() != 0 {
 		t.Errorf("carried %+v, %v", done, err)
 	}
 	if blocked, err := restored.KeyBlocked(t.Context(), "00aa"); blocked || err != nil {
@@ -241,7 +288,79 @@ func TestCarryIsWhole(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := restored.CarryWithdrawals(ctx, "test", old); !errors.Is(err, context.Canceled) {
+	if _, err := carry.Over(ctx, "test", old, restored); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
+}
+
+// A device that was lost after the backup stays lost, one that the backup
+// doesn't know is never enrolled again, and its names stay its owner's.
+func TestCarryDevices(t *testing.T) {
+	for _, from := range engines() {
+		for _, to := range engines() {
+			t.Run(from+" to "+to, func(t *testing.T) { testCarryDevices(t, from, to) })
+		}
+	}
+}
+
+func testCarryDevices(t *testing.T, from, to string) {
+	old, restored := open(t, store.Options{DSN: dsn(t, from)}), open(t, store.Options{DSN: dsn(t, to)})
+	ctx := t.Context()
+	var devices [5]protocol.Device // kept, lost, retired, ended before, enrolled and lost after
+	for n := range devices {
+		devices[n] = storetest.NewDevice(n, "alice", time.Now())
+	}
+	update(t, old, func(tx *store.Tx) error {
+		var errs []error
+		for _, d := range devices[:4] {
+			errs = append(errs, tx.InsertDevice(d))
+		}
+		_, err := tx.EndDevice(devices[3].ID, protocol.DeviceLost)
+		return errors.Join(append(errs, err, tx.InsertAdvisory(protocol.Advisory{ID: "before"}))...)
+	})
+	backup := dump(t, old)
+	held := storetest.NewIssuance(1, time.Now()).Certificate
+	held.Subject, held.State, held.Format = devices[0].Subject(), cert.Issued, cert.X509
+	ended, pods := held, held
+	ended.Serial, ended.NotAfter = cert.NewSerial(), time.Now().Add(-time.Hour)
+	pods.Serial, pods.Subject = cert.NewSerial(), "pod:x"
+	update(t, old, func(tx *store.Tx) error {
+		return errors.Join(tx.InsertCertificate(held, time.Time{}), tx.InsertCertificate(ended, time.Time{}), tx.InsertCertificate(pods, time.Time{}))
+	})
+	update(t, old, func(tx *store.Tx) error {
+		errs := []error{tx.InsertDevice(devices[4]), tx.InsertAdvisory(protocol.Advisory{ID: "after", First: "5.0.0", Last: "5.1.0", CreatedAt: tx.Now()})}
+		for n, state := range map[int]protocol.DeviceState{1: protocol.DeviceLost, 2: protocol.DeviceRetired, 4: protocol.DeviceLost} {
+			_, err := tx.EndDevice(devices[n].ID, state)
+			errs = append(errs, err)
+		}
+		_, _, err := tx.TakeName("alice.example", "alice", store.OwnKey)
+		return errors.Join(append(errs, err)...)
+	})
+	if err := restored.Load(ctx, strings.NewReader(backup)); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []carry.Withdrawals{{Devices: 3, Advisories: 1, Held: 1}, {}} {
+		if done, err := carry.Over(ctx, "operator:test", old, restored); err != nil || done != want {
+			t.Errorf("carried %+v, %v; want %+v", done, err, want)
+		}
+	}
+	for n, want := range []protocol.DeviceState{protocol.DeviceActive, protocol.DeviceLost, protocol.DeviceRetired, protocol.DeviceLost, protocol.DeviceLost} {
+		if d, err := restored.DeviceByKey(ctx, devices[n].KeyHash); err != nil || d.State != want || d.ID != devices[n].ID {
+			t.Errorf("device %d: %+v, %v; want %s", n, d, err, want)
+		}
+	}
+	// What a device got since then is known, so that losing it revokes that.
+	if list, err := restored.Certificates(ctx, store.CertificateFilter{Subject: devices[0].Subject()}); err != nil || len(list) != 1 || list[0].Serial != held.Serial || list[0].Order != "" {
+		t.Errorf("%+v, %v", list, err)
+	}
+	if list, err := restored.Advisories(ctx); err != nil || len(list) != 2 {
+		t.Errorf("%+v, %v", list, err)
+	}
+	update(t, restored, func(tx *store.Tx) error {
+		owner, _, err := tx.TakeName("alice.example", "bob", store.OwnKey)
+		if owner != "alice" {
+			t.Errorf("the name went to %s", owner)
+		}
+		return err
+	})
 }

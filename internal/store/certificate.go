@@ -44,6 +44,9 @@ type CertificateFilter struct {
 	Issuer       string
 	IssuerKeyID  string // hex of the issuing certificate's SubjectKeyId
 	KeyHash      string
+	Subject      string      // the device or pod that it rests on
+	Owner        string      // the person whose devices it rests on
+	Format       cert.Format // how it is encoded
 	Revoked      *bool
 	NotAfterFrom time.Time   // at or after
 	NotAfterTo   time.Time   // before
@@ -52,8 +55,8 @@ type CertificateFilter struct {
 }
 
 // Certificates returns a page of certificates, planned and issued, in the
-// order of their serials. A search by name, account or EAB key reads only what
-// it finds; any other reads through the table (a million certificates take
+// order of their serials. A search by name, account, EAB key, subject or owner
+// reads only what it finds; any other reads through the table (a million certificates take
 // seconds): an index is paid for by every issuance.
 func (q *queries) Certificates(ctx context.Context, f CertificateFilter) ([]cert.Certificate, error) {
 	var where filter
@@ -64,6 +67,9 @@ func (q *queries) Certificates(ctx context.Context, f CertificateFilter) ([]cert
 		{"account IN (SELECT id FROM accounts WHERE eab_key <> '' AND eab_key = $)", string(f.EABKey)},
 		{"directory = $", f.Directory},
 		{"issuer = $", f.Issuer},
+		{"subject <> '' AND subject = $", f.Subject}, // the index has no empty ones
+		{"subject <> '' AND subject IN (SELECT 'device:' || id FROM devices WHERE owner = $)", f.Owner},
+		{"format = $", string(f.Format)},
 	}
 	for _, t := range texts {
 		if t.value != "" {

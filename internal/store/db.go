@@ -59,7 +59,7 @@ type DB struct {
 	clock  func() time.Time
 	stats  *engine.Counters
 	chain  *chain // the audit chain's end, the writer's; nil on PostgreSQL, where it is sequenced later
-	ears   ears
+	ears   engine.Ears[Notice]
 }
 
 // Tx is one write transaction. It is valid until the function handed to
@@ -190,7 +190,7 @@ func (db *DB) Update(ctx context.Context, fn func(*Tx) error) error {
 		return fn(last)
 	})
 	if err == nil {
-		db.ears.tell(last.notices)
+		db.ears.Tell(last.notices)
 	}
 	return err
 }

@@ -14,8 +14,9 @@
 // [DB.Listen] tells all replicas of what they must know. How statements reach
 // the two engines, and how writers share a commit, is internal/store/engine's,
 // and engine/postgres's, which only who wants it carries (Options.Postgres);
-// nonces are internal/store/nonce's, backups internal/store/dump's; storetest
-// has the suite that both engines pass.
+// nonces are internal/store/nonce's, backups internal/store/dump's, and what a
+// restore must not forget internal/store/carry's; storetest has the suite that
+// both engines pass.
 //
 // Times are stored as unix microseconds, the zero time as 0, and come back in
 // UTC. IDs are 26 characters, as [protocol.NewID] makes them; serials, key

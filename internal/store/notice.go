@@ -3,9 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
-	"sync"
 	"unicode/utf8"
 
 	"github.com/chancery-pki/chancery/internal/store/engine"
@@ -55,7 +53,7 @@ func plainText(s string) bool { return utf8.ValidString(s) && !strings.Contains(
 // and when Listen returns. What others may have changed meanwhile must be looked
 // up.
 func (db *DB) Listen(ctx context.Context, heard func(Notice), intact func(bool)) {
-	leave := db.ears.join(heard)
+	leave := db.ears.Join(heard)
 	defer leave()
 	if p, ok := db.engine.(listener); ok {
 		p.Listen(ctx, func(payload string) {
@@ -74,35 +72,4 @@ type listener interface {
 	// Listen calls heard with each notice's payload, on one goroutine, until
 	// ctx ends, and intact as [DB.Listen] does.
 	Listen(ctx context.Context, heard func(payload string), intact func(bool))
-}
-
-// ears are who listens in this process.
-type ears struct {
-	mu    sync.RWMutex
-	heard []*func(Notice)
-}
-
-func (e *ears) join(heard func(Notice)) (leave func()) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.heard = append(slices.Clone(e.heard), &heard) // tell has the old one
-	return func() {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		e.heard = slices.DeleteFunc(slices.Clone(e.heard), func(h *func(Notice)) bool { return h == &heard })
-	}
-}
-
-func (e *ears) tell(notices []Notice) {
-	if len(notices) == 0 {
-		return
-	}
-	e.mu.RLock()
-	all := e.heard
-	e.mu.RUnlock()
-	for _, n := range notices {
-		for _, heard := range all {
-			(*heard)(n)
-		}
-	}
 }

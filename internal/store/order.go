@@ -127,7 +127,7 @@ type Standing struct {
 	EABKeyUsable   bool                   // neither revoked nor expired; true if there is none
 	Authorizations int                    // how many the order names
 	Private        int                    // of these: proven by a pod or device, which must be asked again
-	Lost           int                    // of these: missing, no longer valid, or expired and not private
+	Lost           int                    // of these: missing, no longer valid, expired and not private, or by a device that has ended
 }
 
 // OK reports whether a certificate may still be signed for the order.
@@ -142,7 +142,8 @@ const stillStands = `WITH RECURSIVE part(rest) AS (
 	SELECT authorizations FROM orders WHERE id = $1
 	UNION ALL SELECT substr(rest, 27) FROM part WHERE length(rest) > 26)
 SELECT o.status, length(o.authorizations), a.status, a.eab_key, k.revoked_at, k.expires_at,
-	(SELECT count(*) FROM part JOIN authorizations z ON z.id = substr(part.rest, 1, 26) WHERE z.status = 'valid' AND (z.expires_at > $2 OR z.subject <> '')),
+	(SELECT count(*) FROM part JOIN authorizations z ON z.id = substr(part.rest, 1, 26) WHERE z.status = 'valid' AND (z.expires_at > $2 OR z.subject <> '')
+		AND (substr(z.subject, 1, 7) <> 'device:' OR EXISTS (SELECT 1 FROM devices d WHERE d.id = substr(z.subject, 8) AND d.state = 'active'))),
 	(SELECT count(*) FROM part JOIN authorizations z ON z.id = substr(part.rest, 1, 26) WHERE z.subject <> '')
 FROM orders o LEFT JOIN accounts a ON a.id = o.account LEFT JOIN eab_keys k ON k.id = a.eab_key
 WHERE o.id = $1`

@@ -67,6 +67,18 @@ func exercise(t *testing.T, db *store.DB) {
 		check(tx.FailOrder(i.Order.ID, nil))
 		check(tx.RevokeCertificate(i.Certificate.Serial, cert.Revoked{At: tx.Now()}))
 		check(tx.ReplaceCertificate(i.Certificate.Serial, i.Order.ID))
+		d := storetest.NewDevice(1, "alice", tx.Now())
+		check(nil, tx.InsertDevice(d))
+		check(tx.Device(ctx, d.ID))
+		check(tx.DeviceByKey(ctx, d.KeyHash))
+		check(tx.SetIdentities(d.ID, d.Identities))
+		check(tx.HoldSubject(d.Subject()))
+		check(tx.StillStands(ctx, i.Order.ID, tx.Now()))
+		check(tx.EndDevice(d.ID, protocol.DeviceLost))
+		_, _, err := tx.TakeName("a.example", "alice", store.OwnKey)
+		check(nil, err)
+		check(nil, tx.InsertWatchedKey(protocol.WatchedKey{Fingerprint: "x"}))
+		check(tx.WatchedKey(ctx, "x"))
 		check(tx.SweepAccounts(tx.Now(), 10))
 		check(tx.SweepOrders(tx.Now(), 10))
 		check(tx.SweepAuthorizations(tx.Now(), 10))
@@ -98,9 +110,15 @@ func TestQueryPlans(t *testing.T) {
 		"SELECT entry FROM audit WHERE sequence > $1 ORDER BY sequence LIMIT $2",
 		"SELECT serial FROM certificates WHERE serial > $1 AND serial IN (SELECT serial FROM certificate_names WHERE name = $2) ORDER BY serial LIMIT 10",
 		"SELECT serial FROM certificates WHERE serial > $1 AND account = $2 ORDER BY serial LIMIT 10",
+		ofSubject, ofOwner,
 		"SELECT sequence FROM audit WHERE sequence > $1 AND object = $2 ORDER BY sequence LIMIT 10",
 	)
 	beside := raw(t, "sqlite", path)
+	for _, text := range []string{ofSubject, ofOwner} {
+		if steps := explain(t, beside, text); !strings.Contains(strings.Join(steps, "\n"), "certificates_by_subject") {
+			t.Errorf("%s\n\t%s", text, steps)
+		}
+	}
 	for _, text := range statements {
 		for _, step := range explain(t, beside, text) {
 			// "part" is the list of one order's authorizations; an ordered
@@ -115,6 +133,12 @@ func TestQueryPlans(t *testing.T) {
 		}
 	}
 }
+
+// The searches for what a device and a person hold.
+const (
+	ofSubject = "SELECT serial FROM certificates WHERE serial > $1 AND subject <> '' AND subject = $2 ORDER BY serial LIMIT 10"
+	ofOwner   = "SELECT serial FROM certificates WHERE serial > $1 AND subject <> '' AND subject IN (SELECT 'device:' || id FROM devices WHERE owner = $2) ORDER BY serial LIMIT 10"
+)
 
 // isShort knows the tables and the lists that are read whole, since they hold a
 // row per key or what a restart finds half done, or end at 64.

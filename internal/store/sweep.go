@@ -36,10 +36,13 @@ func (tx *Tx) sweep(text string, before time.Time, limit int) (int, error) {
 	return int(n), err
 }
 
-// SweepCertificates deletes certificates that ended before the time.
+// SweepCertificates deletes certificates that ended before the time, but for SSH
+// certificates revoked as compromised: the KRL names their keys for good, which
+// may stand in some host's authorized_keys.
 func (tx *Tx) SweepCertificates(before time.Time, limit int) (int, error) {
 	gone, err := all(context.Background(), &tx.queries, scanNamed,
-		`DELETE FROM certificates WHERE serial IN (SELECT serial FROM certificates WHERE not_after < $1 ORDER BY not_after LIMIT $2)
+		`DELETE FROM certificates WHERE serial IN (SELECT serial FROM certificates WHERE not_after < $1
+			AND NOT (format = 'ssh' AND revoked_at > 0 AND revoked_reason = 1) ORDER BY not_after LIMIT $2)
 		RETURNING serial, names, not_after`, micros(before), int64(limit))
 	if err != nil {
 		return 0, err

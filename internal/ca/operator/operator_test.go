@@ -39,15 +39,15 @@ func TestOperators(t *testing.T) {
 			}},
 			{"account.show", false, func(ctx context.Context, o Caller) error { _, err := w.ShowAccount(ctx, o, id); return err }},
 			{"certificate.list", false, func(ctx context.Context, o Caller) error {
-				found, err := w.Certificates(ctx, o, store.CertificateFilter{Name: name})
-				if err == nil && len(found) != 1 {
+				found, err := w.Certificates(ctx, o, store.CertificateFilter{Name: name}, true)
+				if err == nil && (len(found) != 1 || len(found[0].Chain.Certificates) != 2) {
 					t.Errorf("%+v", found)
 				}
 				return err
 			}},
 			{"certificate.show", false, func(ctx context.Context, o Caller) error {
-				row, chain, err := w.ShowCertificate(ctx, o, serial)
-				if err == nil && (row.Serial != serial || len(chain.Certificates) != 2) {
+				row, err := w.ShowCertificate(ctx, o, serial)
+				if err == nil && (row.Serial != serial || len(row.Chain.Certificates) != 2) {
 					t.Errorf("%+v", row)
 				}
 				return err
@@ -103,6 +103,24 @@ func TestOperators(t *testing.T) {
 	})
 }
 
+// What no database could hold is refused and recorded like all else.
+func TestStrangeObjects(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		for _, object := range []string{"a\x00b", "a\xffb", strings.Repeat("x", 300)} {
+			_, err := w.ShowDevice(t.Context(), nobody, object)
+			wants(t, err, protocol.Unauthorized, "may not")
+			_, err = w.Lost(t.Context(), administrator, object)
+			wants(t, err, protocol.Malformed, "called")
+			wants(t, w.Report(t.Context(), Caller{Name: "host", Role: Reporter}, object, Sighting{}), protocol.Malformed, "called")
+			wants(t, w.Forget(t.Context(), administrator, object), protocol.Malformed, "called")
+			wants(t, w.WithdrawAdvisory(t.Context(), administrator, object), protocol.Malformed, "called")
+		}
+		if shown, lost := w.entries(t, store.AuditFilter{Action: "device.show"}), w.entries(t, store.AuditFilter{Action: "device.lost"}); len(shown) != 3 || len(lost) != 3 {
+			t.Errorf("%d and %d entries", len(shown), len(lost))
+		}
+	})
+}
+
 // Those who may not act can't find out what there is; those who may are told
 // what is wrong.
 func TestMistakes(t *testing.T) {
@@ -136,7 +154,7 @@ func TestMistakes(t *testing.T) {
 		wants(t, w.RevokeCertificate(ctx, administrator, cert.NewSerial(), 2), protocol.BadRevocationReason, "use 0, 1")
 		_, err := w.ShowAccount(ctx, administrator, "nope")
 		wants(t, err, protocol.Malformed, "no such account")
-		_, _, err = w.ShowCertificate(ctx, administrator, cert.NewSerial())
+		_, err = w.ShowCertificate(ctx, administrator, cert.NewSerial())
 		wants(t, err, protocol.Malformed, "no such certificate")
 		if keys, err := w.db.EABKeys(ctx, "", "", 10); len(keys) != 0 || err != nil {
 			t.Errorf("%d EAB keys, %v", len(keys), err)

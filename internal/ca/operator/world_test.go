@@ -48,6 +48,7 @@ func each(t *testing.T, run func(t *testing.T, w *world)) {
 type world struct {
 	*Console
 	ahead atomic.Int64 // of the real clock
+	rules Enrolment
 }
 
 // chains is an issuer that only knows what stands above its certificates.
@@ -75,6 +76,7 @@ func newWorld(t *testing.T, engine string) *world {
 	}
 	authority := ca.New(ca.Options{DB: db, Directories: directories, Issuers: map[string]ca.Issuer{"issuing": chains{}}, Clock: w.now})
 	w.Console = New(authority, db, w.now)
+	w.Enrolment = func() Enrolment { return w.rules }
 	return w
 }
 

@@ -12,6 +12,8 @@ import (
 	"io"
 	"strings"
 
+	"golang.org/x/crypto/ssh"
+
 	"github.com/chancery-pki/chancery/internal/cert"
 	"github.com/chancery-pki/chancery/internal/issuer"
 	"github.com/chancery-pki/chancery/internal/signer"
@@ -106,6 +108,15 @@ func Facts(uri string, key crypto.Signer) (KeyFacts, error) {
 		f.Token = t.Token()
 	}
 	return f, nil
+}
+
+// SSHLine is a public key as one line of authorized_keys, with its newline.
+func SSHLine(public crypto.PublicKey, comment string) (string, error) {
+	key, err := ssh.NewPublicKey(public)
+	if err != nil {
+		return "", fmt.Errorf("SSH knows no such key: %w", err)
+	}
+	return strings.TrimSpace(strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key)))+" "+comment) + "\n", nil
 }
 
 // Fingerprint is what people compare over the telephone: the hex SHA-256 of a

@@ -12,7 +12,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"syscall"
 )
 
 // ErrPermissions is wrapped when others may read a secret file.
@@ -23,10 +22,10 @@ var ErrPermissions = errors.New("readable by others than its owner")
 // administrator. Its errors name the file and what to do.
 func Check(path string, info os.FileInfo) error {
 	mode, lent := info.Mode().Perm(), fs.FileMode(0)
-	if stat, ok := info.Sys().(*syscall.Stat_t); ok && stat.Uid == 0 {
+	if roots(info) {
 		lent = 0o040
 	}
-	if mode&0o077&^lent != 0 {
+	if modesTell && mode&0o077&^lent != 0 {
 		return fmt.Errorf("%s is %w (mode %04o); run: chmod 0600 %s", path, ErrPermissions, mode, path)
 	}
 	return nil

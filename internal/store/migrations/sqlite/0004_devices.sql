@@ -21,6 +21,7 @@ CREATE TABLE devices (
 	ended_at     BIGINT NOT NULL
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX devices_by_key ON devices (key_hash);
+CREATE UNIQUE INDEX devices_by_slot ON devices (serial, slot) WHERE state = 'active'; -- a slot holds one key
 CREATE INDEX devices_by_owner ON devices (owner);
 
 -- Names, to whom they belong and by which proof; kept after a device's end,
