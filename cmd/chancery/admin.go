@@ -6,8 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -20,8 +18,8 @@ import (
 )
 
 type adminCommand struct {
-	Socket string `help:"The server's admin socket." default:"/run/chancery/admin.sock" env:"CHANCERY_ADMIN" placeholder:"PATH"`
-	JSON   bool   `name:"json" help:"Print JSON, for machines."`
+	reachFlags `embed:""`
+	CA         string `name:"ca" help:"This CA of the settings." placeholder:"NAME"`
 
 	EAB      eabCommand      `cmd:"" name:"eab" help:"External account keys: who may open accounts, for which names."`
 	Accounts accountsCommand `cmd:"" help:"ACME accounts."`
@@ -30,9 +28,15 @@ type adminCommand struct {
 	Status   statusCommand   `cmd:"" help:"What the server is doing."`
 }
 
-// AfterApply hands the client and the format to the verb's Run.
-func (c *adminCommand) AfterApply(k *kong.Kong, ctx *kong.Context) error {
-	ctx.Bind(newClient(c.Socket), format{c.JSON})
+// AfterApply hands the CA and the format to the verb's Run.
+func (c *adminCommand) AfterApply(ctx *kong.Context, n notices, end *ending) error {
+	var names []string
+	if c.CA != "" {
+		names = []string{c.CA}
+	}
+	f := newFleet(c.reachFlags, names, n)
+	end.defers(f.close)
+	ctx.Bind(single{f}, f, format{c.JSON})
 	return nil
 }
 
@@ -140,7 +144,7 @@ type eabCreate struct {
 	For         time.Duration `help:"How long it is good, as 720h; for good unless given."`
 }
 
-func (c *eabCreate) Run(ctx context.Context, cl *client, f format, w output) error {
+func (c *eabCreate) Run(ctx context.Context, cl single, f format, w output) error {
 	r := api.NewEABKey{
 		Directory: c.Directory, Label: c.Label, Profiles: c.Profile, Names: c.Name,
 		PreApproved: c.PreApproved, Accounts: &c.Accounts,
@@ -173,7 +177,7 @@ type eabList struct {
 	Directory string `help:"Only this directory's."`
 }
 
-func (c *eabList) Run(ctx context.Context, cl *client, f format, w output) error {
+func (c *eabList) Run(ctx context.Context, cl single, f format, w output) error {
 	var l api.List[api.EABKey]
 	if err := cl.do(ctx, "GET", "/v1/eab-keys", merge(c.query(), values("directory", c.Directory)), nil, &l); err != nil {
 		return err
@@ -191,7 +195,7 @@ type eabRevoke struct {
 	KID string `arg:"" name:"kid" help:"The key identifier."`
 }
 
-func (c *eabRevoke) Run(ctx context.Context, cl *client, f format, w output) error {
+func (c *eabRevoke) Run(ctx context.Context, cl single, f format, w output) error {
 	if err := cl.do(ctx, "POST", "/v1/eab-keys/"+url.PathEscape(c.KID)+"/revoke", nil, nil, &struct{}{}); err != nil {
 		return err
 	}
@@ -211,7 +215,7 @@ type accountsList struct {
 	Status    string `help:"Only valid, deactivated or revoked ones." enum:",valid,deactivated,revoked" default:""`
 }
 
-func (c *accountsList) Run(ctx context.Context, cl *client, f format, w output) error {
+func (c *accountsList) Run(ctx context.Context, cl single, f format, w output) error {
 	q := merge(c.query(), values("directory", c.Directory, "eab_key", c.EABKey, "status", c.Status))
 	var l api.List[api.Account]
 	if err := cl.do(ctx, "GET", "/v1/accounts", q, nil, &l); err != nil {
@@ -229,7 +233,7 @@ type accountsShow struct {
 	ID string `arg:"" help:"The account's ID, the last part of its URL."`
 }
 
-func (c *accountsShow) Run(ctx context.Context, cl *client, f format, w output) error {
+func (c *accountsShow) Run(ctx context.Context, cl single, f format, w output) error {
 	var a api.Account
 	if err := cl.do(ctx, "GET", "/v1/accounts/"+url.PathEscape(c.ID), nil, nil, &a); err != nil {
 		return err
@@ -250,122 +254,11 @@ type accountsRevoke struct {
 	ID string `arg:"" help:"The account's ID."`
 }
 
-func (c *accountsRevoke) Run(ctx context.Context, cl *client, f format, w output) error {
+func (c *accountsRevoke) Run(ctx context.Context, cl single, f format, w output) error {
 	if err := cl.do(ctx, "POST", "/v1/accounts/"+url.PathEscape(c.ID)+"/revoke", nil, nil, &struct{}{}); err != nil {
 		return err
 	}
 	return f.done(w, "revoked "+c.ID)
-}
-
-type certsCommand struct {
-	List   certsList   `cmd:"" help:"Search certificates."`
-	Show   certsShow   `cmd:"" help:"Show one certificate."`
-	Export certsExport `cmd:"" help:"Write a certificate and its chain as PEM."`
-	Revoke certsRevoke `cmd:"" help:"Revoke a certificate."`
-}
-
-type certsList struct {
-	pageFlags
-	Name      string `help:"Only those for this name or address."`
-	Account   string `help:"Only this account's."`
-	EABKey    string `name:"eab-key" help:"Only those of this key's accounts."`
-	Directory string `help:"Only this directory's."`
-	Issuer    string `help:"Only this issuer's."`
-	IssuerKey string `name:"issuer-key" help:"Only those signed by this issuing key (its key id, as chanceryd ca list shows it)."`
-	Key       string `help:"Only those for this public key (hex SHA-256 of it)."`
-	Revoked   bool   `help:"Only revoked ones."`
-	Expired   bool   `help:"Expired ones too."`
-}
-
-func (c *certsList) Run(ctx context.Context, cl *client, f format, w output) error {
-	q := merge(c.query(), values("name", c.Name, "account", c.Account, "eab_key", c.EABKey, "directory", c.Directory,
-		"issuer", c.Issuer, "issuer_key", c.IssuerKey, "key", c.Key))
-	if c.Revoked {
-		q.Set("revoked", "true")
-	}
-	if !c.Expired {
-		q.Set("expires_after", time.Now().UTC().Format(time.RFC3339))
-	}
-	var l api.List[api.Certificate]
-	if err := cl.do(ctx, "GET", "/v1/certificates", q, nil, &l); err != nil {
-		return err
-	}
-	defer more(w, f, l.Next)
-	return f.show(w, l, "SERIAL NAMES PROFILE EXPIRES REVOKED", func(add func(...any)) {
-		for _, cert := range l.Items {
-			add(cert.Serial, strings.Join(cert.Names, ","), cert.Profile, day(cert.NotAfter), day(cert.RevokedAt))
-		}
-	})
-}
-
-type certsShow struct {
-	Serial string `arg:"" help:"The serial number in hexadecimal."`
-}
-
-func (c *certsShow) Run(ctx context.Context, cl *client, f format, w output) error {
-	var cert api.Certificate
-	if err := cl.do(ctx, "GET", "/v1/certificates/"+url.PathEscape(c.Serial), nil, nil, &cert); err != nil {
-		return err
-	}
-	return f.show(w, cert, "", func(add func(...any)) {
-		add("serial", cert.Serial)
-		add("state", cert.State)
-		add("names", strings.Join(cert.Names, ", "))
-		add("directory", cert.Directory)
-		add("profile", cert.Profile)
-		add("issuer", cert.Issuer)
-		add("account", cert.Account)
-		add("public key", cert.Key)
-		add("from", day(cert.NotBefore))
-		add("until", day(cert.NotAfter))
-		if !cert.RevokedAt.IsZero() {
-			add("revoked", fmt.Sprintf("%s, reason %d", day(cert.RevokedAt), *cert.Reason))
-		}
-		if cert.ReplacedBy != "" {
-			add("replaced by order", cert.ReplacedBy)
-		}
-	})
-}
-
-type certsExport struct {
-	Serial string `arg:"" help:"The serial number in hexadecimal."`
-	Out    string `short:"o" help:"The file to write; standard output unless given." placeholder:"FILE"`
-}
-
-func (c *certsExport) Run(ctx context.Context, cl *client, f format, w output) error {
-	var cert api.Certificate
-	if err := cl.do(ctx, "GET", "/v1/certificates/"+url.PathEscape(c.Serial), nil, nil, &cert); err != nil {
-		return err
-	}
-	if cert.Chain == "" {
-		return fmt.Errorf("certificate %s is only planned; there is nothing to export yet", c.Serial)
-	}
-	if c.Out == "" {
-		_, err := fmt.Fprint(w, cert.Chain)
-		return err
-	}
-	if err := os.WriteFile(filepath.Clean(c.Out), []byte(cert.Chain), 0o644); err != nil {
-		return err
-	}
-	return f.done(w, "wrote "+c.Out)
-}
-
-type certsRevoke struct {
-	Serial string `arg:"" help:"The serial number in hexadecimal."`
-	Reason string `help:"Why: unspecified, keyCompromise (blocks the key for good), affiliationChanged, superseded, cessationOfOperation or privilegeWithdrawn." enum:"unspecified,keyCompromise,affiliationChanged,superseded,cessationOfOperation,privilegeWithdrawn" default:"unspecified"`
-}
-
-// reasons are the CRLReasons of RFC 5280 section 5.3.1 that may be given.
-var reasons = map[string]int{
-	"unspecified": 0, "keyCompromise": 1, "affiliationChanged": 3, "superseded": 4, "cessationOfOperation": 5, "privilegeWithdrawn": 9,
-}
-
-func (c *certsRevoke) Run(ctx context.Context, cl *client, f format, w output) error {
-	err := cl.do(ctx, "POST", "/v1/certificates/"+url.PathEscape(c.Serial)+"/revoke", nil, api.Revocation{Reason: reasons[c.Reason]}, &struct{}{})
-	if err != nil {
-		return err
-	}
-	return f.done(w, "revoked "+c.Serial)
 }
 
 type auditCommand struct {
@@ -381,7 +274,7 @@ type auditList struct {
 	Since  time.Duration `help:"Only the last while, as 24h."`
 }
 
-func (c *auditList) Run(ctx context.Context, cl *client, f format, w output) error {
+func (c *auditList) Run(ctx context.Context, cl single, f format, w output) error {
 	q := merge(c.query(), values("object", c.Object, "actor", c.Actor, "action", c.Action))
 	if c.Since > 0 {
 		q.Set("from", time.Now().Add(-c.Since).UTC().Format(time.RFC3339))
@@ -400,7 +293,7 @@ func (c *auditList) Run(ctx context.Context, cl *client, f format, w output) err
 
 type auditVerify struct{}
 
-func (c *auditVerify) Run(ctx context.Context, cl *client, f format, w output) error {
+func (c *auditVerify) Run(ctx context.Context, cl single, f format, w output) error {
 	var check api.AuditCheck
 	if err := cl.do(ctx, "POST", "/v1/audit/verify", nil, nil, &check); err != nil {
 		return err
@@ -413,7 +306,7 @@ func (c *auditVerify) Run(ctx context.Context, cl *client, f format, w output) e
 
 type statusCommand struct{}
 
-func (c *statusCommand) Run(ctx context.Context, cl *client, f format, w output) error {
+func (c *statusCommand) Run(ctx context.Context, cl single, f format, w output) error {
 	var s api.Status
 	if err := cl.do(ctx, "GET", "/v1/status", nil, nil, &s); err != nil {
 		return err
