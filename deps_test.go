@@ -48,9 +48,11 @@ var drivers = map[string]struct {
 	"github.com/go-piv/piv-go":                 {[]string{"internal/yubikey"}, "one place speaks to YubiKeys"},
 	"net/http":                                 {[]string{"internal/acmeserver", "internal/admin", "internal/server", "internal/setup", "internal/publish", "internal/challenge", "cmd/chancery", "internal/protocol", "internal/login", "internal/sshhost", "catest"}, "the authority knows no HTTP; protocol names status codes"},
 	"github.com/miekg/dns":                     {[]string{"internal/challenge"}, "only validators ask the DNS"},
+	"software.sslmate.com/src/go-pkcs12":       {[]string{"internal/login"}, "only where certificates are put somewhere"},
 	"github.com/prometheus/client_golang":      {[]string{"internal/server"}, "metrics are wired in one place"},
 	"github.com/goccy/go-yaml":                 {[]string{"internal/config", "internal/settings"}, "one reader of each configuration"},
 	"github.com/alecthomas/kong":               {[]string{"cmd/chancery", "cmd/chanceryd", "internal/setup"}, "only commands have flags"},
+	"github.com/fxamacker/cbor":                {[]string{"internal/challenge"}, "only device-attest-01 speaks CBOR"},
 	"k8s.io":                                   {[]string{"internal/challenge"}, "only kubernetes-01 asks a cluster"},
 	module + "/internal/challenge/kubernetes":  {[]string{"internal/server"}, "only wire.go brings in the Kubernetes client"},
 }

@@ -49,8 +49,9 @@ func TestHouseRules(t *testing.T) {
 	})
 }
 
-// Links between documents lead somewhere.
+// Links between documents lead somewhere, and to every page of docs leads one.
 func TestLinksResolve(t *testing.T) {
+	linked := map[string]bool{}
 	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -71,14 +72,27 @@ func TestLinksResolve(t *testing.T) {
 			if link == "" || strings.Contains(link, ":") {
 				continue
 			}
-			if _, err := os.Stat(filepath.Join(filepath.Dir(path), link)); err != nil {
+			to := filepath.Join(filepath.Dir(path), link)
+			if _, err := os.Stat(to); err != nil {
 				t.Errorf("%s links to %s, which isn't there", path, link)
+			}
+			if to != path {
+				linked[to] = true
 			}
 		}
 		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	pages, err := filepath.Glob("docs/*.md")
+	if err != nil || len(pages) == 0 {
+		t.Fatal(pages, err)
+	}
+	for _, page := range pages {
+		if !linked[page] {
+			t.Errorf("no page links to %s", page)
+		}
 	}
 }
 

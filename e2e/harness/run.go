@@ -176,6 +176,9 @@ func (p *Proc) Signal(s syscall.Signal) {
 	}
 }
 
+// Pid is the server's process.
+func (p *Proc) Pid() int { return p.cmd.Process.Pid }
+
 // Output is what the server has printed so far.
 func (p *Proc) Output() string { return p.out.String() }
 

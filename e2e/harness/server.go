@@ -251,11 +251,11 @@ func (w *World) Postgres() string {
 }
 
 // InitCA makes a CA as its operators do, by init, check and serve. edit
-// changes the configuration file that init wrote.
-func (w *World) InitCA(edit func(string) string) *CA {
+// changes the configuration file that init wrote; options are more of init's.
+func (w *World) InitCA(edit func(string) string, options ...string) *CA {
 	w.Helper()
 	dir, socket := w.Path("ca"), w.Path("admin.sock")
-	w.Run(w.Tool("chanceryd"), "init", "--name", "E2E", "--dns", "ca.test", dir)
+	w.Run(w.Tool("chanceryd"), append(append([]string{"init", "--name", "E2E", "--dns", "ca.test"}, options...), dir)...)
 	file := dir + "/chancery.yaml"
 	conf := w.Replace(w.Read(file),
 		`external_url: "https://ca.test"`, `external_url: "https://ca.test:14000"`,
