@@ -218,7 +218,7 @@ func (r *Responder) answerable(ctx context.Context, s subject, f *found) error {
 // await has an answer signed, and waits for it if that won't take long.
 func (r *Responder) await(ctx context.Context, a *authority, s subject) (Answer, error) {
 	signed, leave, room := r.requests.join(s)
-	defer leave()
+	defer func() { leave() }()
 	// Again, now that no news can be missed.
 	f, err := r.find(ctx, a, s)
 	if err != nil {
@@ -236,9 +236,17 @@ func (r *Responder) await(ctx context.Context, a *authority, s subject) (Answer,
 	if !room || r.busy(a) {
 		return Answer{}, ErrTryLater
 	}
-	for told := false; !told; {
-		if told, err = r.untilSigned(ctx, a, signed); err != nil {
+	for news := 0; news < 2; { // the first may be late, of an answer that was withdrawn since
+		told, err := r.untilSigned(ctx, a, signed)
+		if err != nil {
 			return Answer{}, err
+		}
+		if told {
+			leave()
+			if signed, leave, room = r.requests.join(s); !room {
+				return Answer{}, ErrTryLater
+			}
+			news++
 		}
 		if f, err = r.find(ctx, a, s); err != nil {
 			return Answer{}, unless(err, store.ErrNotFound, ErrUnauthorized)

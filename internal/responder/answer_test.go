@@ -460,6 +460,23 @@ func TestRevokedWhileSigning(t *testing.T) {
 	}
 }
 
+// News of an answer that was withdrawn may come after the next one was asked
+// for: it doesn't end the wait for that.
+func TestLateNews(t *testing.T) {
+	inBubble(t, func(t *testing.T, db *store.DB) {
+		a := newIssuing(t, "servers")
+		l := a.issue(t, db)
+		authority := a.full()
+		authority.CRL = nil
+		r := startAt(t, db, authority)
+		s := subject{l.serial, hashNames[crypto.SHA1]}
+		a.set(func(c *card) { c.before = func() { r.requests.done(s); time.Sleep(100 * time.Millisecond) } })
+		if o := l.ask(t, r); o.Status != ocsp.Good {
+			t.Errorf("status %d", o.Status)
+		}
+	})
+}
+
 // Refreshed early only for what is asked for, and once.
 func TestRefresh(t *testing.T) {
 	inBubble(t, func(t *testing.T, db *store.DB) {

@@ -224,19 +224,12 @@ func (r *Responder) load(ctx context.Context, l *list, head store.CRL) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, loadTime)
 	defer cancel()
-	der := make([]byte, 0, head.Size)
-	for part := range head.Parts {
-		body, err := r.db.CRLPart(ctx, head, part)
-		if errors.Is(err, store.ErrNotFound) {
-			return nil // a newer one has taken its place, and will be loaded
-		}
-		if err != nil {
-			return err
-		}
-		der = append(der, body...)
+	der, err := r.db.CRLBody(ctx, head)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil // a newer one has taken its place, and will be loaded
 	}
-	if int64(len(der)) != head.Size {
-		return fmt.Errorf("CRL number %d of %s, shard %d, has %d bytes in the database and should have %d", head.Number, l.keyID, l.shard, len(der), head.Size)
+	if err != nil {
+		return err
 	}
 	l.offer(&List{
 		DER: der, Number: head.Number, ThisUpdate: head.ThisUpdate, NextUpdate: head.NextUpdate,

@@ -7,8 +7,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -24,24 +22,11 @@ import (
 	"github.com/chancery-pki/chancery/internal/yubikey/softcard/reader"
 )
 
-// readers are those of a pcscd of the tests' own. libpcsclite knows one in a
-// process's life, also where a test runs several times.
+// readers are those of a pcscd of the tests' own, also where a test runs several
+// times.
 var readers *reader.Reader
 
-func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "pcscd") // not t.TempDir: a socket's path is bounded
-	if err == nil {
-		readers, err = reader.Start(dir, 1)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	code := m.Run()
-	readers.Close()
-	os.RemoveAll(dir)
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { reader.Main(m, 1, &readers) }
 
 // A card behind the real pcscd, ssh and sshd: one touch a login, and the card is
 // free for other programs in between.

@@ -61,6 +61,23 @@ func (q *queries) CRLPart(ctx context.Context, c CRL, part int) ([]byte, error) 
 	return found[0], nil
 }
 
+// CRLBody returns the list's bytes, all of them. ErrNotFound: a newer list has
+// taken its place.
+func (q *queries) CRLBody(ctx context.Context, c CRL) ([]byte, error) {
+	body := make([]byte, 0, c.Size)
+	for part := range c.Parts {
+		piece, err := q.CRLPart(ctx, c, part)
+		if err != nil {
+			return nil, err
+		}
+		body = append(body, piece...)
+	}
+	if int64(len(body)) != int64(c.Size) {
+		return nil, fmt.Errorf("store: CRL number %d of %s, shard %d, has %d bytes and should have %d", c.Number, c.IssuerKeyID, c.Shard, len(body), c.Size)
+	}
+	return body, nil
+}
+
 // PutCRLPart stores a part of a list that is being made, at most CRLPartSize
 // bytes, which nobody sees before the list is published. To be called in a
 // transaction of its own for each.

@@ -5,7 +5,6 @@ package place_test
 import (
 	"context"
 	"crypto"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,24 +19,11 @@ import (
 
 func pin(context.Context) ([]byte, error) { return []byte(softcard.DefaultPIN), nil }
 
-// readers are those of a pcscd of the tests' own. libpcsclite knows one in a
-// process's life, also where a test runs several times.
+// readers are those of a pcscd of the tests' own, also where a test runs several
+// times.
 var readers *reader.Reader
 
-func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "pcscd") // not t.TempDir: a socket's path is bounded
-	if err == nil {
-		readers, err = reader.Start(dir, 1)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	code := m.Run()
-	readers.Close()
-	os.RemoveAll(dir)
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { reader.Main(m, 1, &readers) }
 
 // device is a person's key, made in a card that is new.
 func device(t *testing.T) (o place.Options, public crypto.PublicKey, pull func()) {

@@ -188,16 +188,12 @@ func (k *Keeper) Load(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, loadTime)
 	defer cancel()
-	body := make([]byte, 0, head.Size)
-	for part := range head.Parts {
-		piece, err := k.db.CRLPart(ctx, head, part)
-		if errors.Is(err, store.ErrNotFound) {
-			return nil // a newer one has taken its place, and will be loaded
-		}
-		if err != nil {
-			return err
-		}
-		body = append(body, piece...)
+	body, err := k.db.CRLBody(ctx, head)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil // a newer one has taken its place, and will be loaded
+	}
+	if err != nil {
+		return err
 	}
 	list, signature, err := split(body)
 	if err != nil {
