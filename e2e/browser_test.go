@@ -326,8 +326,9 @@ func browserWithCard(w *harness.World, module string, subject pkix.Name, picture
 
 	screen := w.Mkdir("screen")
 	w.Cmd("Xvfb", display, "-screen", "0", "1000x700x24", "-fbdir", screen, "-nolisten", "tcp").Start().Until("there is a screen", func() bool {
-		_, err := os.Stat("/tmp/.X11-unix/X" + display[1:])
-		return err == nil
+		ask := exec.CommandContext(w.Context(), "xdotool", "getdisplaygeometry") // its socket may be an older one's
+		ask.Env = append(os.Environ(), "DISPLAY="+display)
+		return ask.Run() == nil
 	})
 	signatures := card.cards[0].Signatures()
 	c.cmd("--window-position=0,0", d.url).Env("DISPLAY=" + display).Start()
