@@ -40,11 +40,7 @@ func TestMain(m *testing.M) {
 // each runs a test in a world of its own on each engine.
 func each(t *testing.T, run func(t *testing.T, w *world)) {
 	t.Helper()
-	engines := []string{"sqlite"}
-	if storetest.WantPostgres() {
-		engines = append(engines, "postgres")
-	}
-	for _, engine := range engines {
+	for _, engine := range storetest.Engines() {
 		t.Run(engine, func(t *testing.T) {
 			t.Parallel()
 			run(t, newWorld(t, engine))

@@ -18,8 +18,8 @@ import (
 // What was withdrawn after a backup stays so when that is restored: nothing
 // that somebody lost, gave up or was denied becomes good again.
 func TestCarryWithdrawals(t *testing.T) {
-	for _, from := range engines() {
-		for _, to := range engines() {
+	for _, from := range storetest.Engines() {
+		for _, to := range storetest.Engines() {
 			t.Run(from+" to "+to, func(t *testing.T) { testCarry(t, from, to) })
 		}
 	}
@@ -205,7 +205,7 @@ func carriedLog(t *testing.T, db *store.DB, entries int, serial cert.Serial) {
 // backup: then that account ends, since its key here was replaced for a
 // reason.
 func TestCarryKeyConflict(t *testing.T) {
-	for _, engine := range engines() {
+	for _, engine := range storetest.Engines() {
 		old, restored := open(t, store.Options{DSN: dsn(t, engine)}), open(t, store.Options{DSN: dsn(t, engine)})
 		account := func(id protocol.AccountID, thumbprint string) func(tx *store.Tx) error {
 			return func(tx *store.Tx) error {
@@ -229,8 +229,8 @@ func TestCarryKeyConflict(t *testing.T) {
 // What was taken from a device after the backup isn't its again, nor is anything
 // given; and a key that is watched since then still is.
 func TestCarryIdentities(t *testing.T) {
-	for _, from := range engines() {
-		for _, to := range engines() {
+	for _, from := range storetest.Engines() {
+		for _, to := range storetest.Engines() {
 			t.Run(from+" to "+to, func(t *testing.T) { testCarryIdentities(t, from, to) })
 		}
 	}
@@ -296,8 +296,8 @@ func TestCarryIsWhole(t *testing.T) {
 // A device that was lost after the backup stays lost, one that the backup
 // doesn't know is never enrolled again, and its names stay its owner's.
 func TestCarryDevices(t *testing.T) {
-	for _, from := range engines() {
-		for _, to := range engines() {
+	for _, from := range storetest.Engines() {
+		for _, to := range storetest.Engines() {
 			t.Run(from+" to "+to, func(t *testing.T) { testCarryDevices(t, from, to) })
 		}
 	}

@@ -71,12 +71,12 @@ func rows(dump string) string {
 
 // A dump carries everything from each engine to each.
 func TestDumpAndLoad(t *testing.T) {
-	for _, from := range engines() {
+	for _, from := range storetest.Engines() {
 		source := open(t, store.Options{DSN: dsn(t, from)})
 		i := furnish(t, source)
 		update(t, source, func(tx *store.Tx) error { _, err := tx.SequenceAudit(tx.Now(), "test", 1<<20); return err })
 		text := dump(t, source)
-		for _, to := range engines() {
+		for _, to := range storetest.Engines() {
 			t.Run(from+" to "+to, func(t *testing.T) {
 				target := open(t, store.Options{DSN: dsn(t, to)})
 				if err := target.Load(t.Context(), strings.NewReader(text)); err != nil {
@@ -132,8 +132,8 @@ func TestDumpAndLoad(t *testing.T) {
 
 // Entries that PostgreSQL hasn't sequenced yet aren't lost on the way.
 func TestDumpUnsequenced(t *testing.T) {
-	for _, to := range engines() {
-		source := open(t, store.Options{DSN: dsn(t, engines()[len(engines())-1])})
+	for _, to := range storetest.Engines() {
+		source := open(t, store.Options{DSN: dsn(t, storetest.Engines()[len(storetest.Engines())-1])})
 		for n := range 3 {
 			update(t, source, func(tx *store.Tx) error { return tx.Audit(audit.Entry{Action: fmt.Sprint("a", n), Actor: "x"}) })
 			if n == 1 {
@@ -158,7 +158,7 @@ func TestLoadOlder(t *testing.T) {
 ["AQI=","issued","o","a","servers","server","issuing","CgsM","dns:a.example","MAA=","AA==",1,2,1,0,0,"",0]
 `
 	text += fmt.Sprintf(`{"rows":1,"sha256":"%x"}`+"\n", sha256.Sum256([]byte(text)))
-	for _, to := range engines() {
+	for _, to := range storetest.Engines() {
 		db := open(t, store.Options{DSN: dsn(t, to)})
 		if err := db.Load(t.Context(), strings.NewReader(text)); err != nil {
 			t.Fatalf("%s: %v", to, err)
@@ -209,7 +209,7 @@ func TestLoadRefuses(t *testing.T) {
 
 // A dump shows one moment, whatever is written meanwhile.
 func TestDumpWhileWriting(t *testing.T) {
-	for _, engine := range engines() {
+	for _, engine := range storetest.Engines() {
 		db := open(t, store.Options{DSN: dsn(t, engine)})
 		pair := func(n int) error {
 			return db.Update(t.Context(), func(tx *store.Tx) error {

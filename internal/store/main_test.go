@@ -16,14 +16,6 @@ func TestMain(m *testing.M) {
 	storetest.Main(m, func(p *storetest.Postgres) { postgres = p })
 }
 
-// engines are the databases that the tests run on.
-func engines() []string {
-	if storetest.WantPostgres() {
-		return []string{"sqlite", "postgres"}
-	}
-	return []string{"sqlite"}
-}
-
 // dsn is that of an empty database.
 func dsn(t testing.TB, engine string) string {
 	if engine == "postgres" {
@@ -48,7 +40,7 @@ func open(t testing.TB, o store.Options) *store.DB {
 }
 
 func TestConformance(t *testing.T) {
-	for _, engine := range engines() {
+	for _, engine := range storetest.Engines() {
 		t.Run(engine, func(t *testing.T) {
 			storetest.Run(t, func(t *testing.T, o store.Options) *store.DB {
 				o.DSN = dsn(t, engine)

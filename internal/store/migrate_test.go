@@ -14,6 +14,7 @@ import (
 	"github.com/chancery-pki/chancery/internal/store"
 	"github.com/chancery-pki/chancery/internal/store/engine"
 	pg "github.com/chancery-pki/chancery/internal/store/engine/postgres"
+	"github.com/chancery-pki/chancery/internal/store/storetest"
 )
 
 // openFirst opens a database as the first version did.
@@ -67,7 +68,7 @@ func insertAsFirst(t *testing.T, e engine.Engine, serial byte, notAfter time.Tim
 // What the first version stored is there for this one, and on PostgreSQL that
 // version's replicas go on beside it while they are updated one by one.
 func TestMigrateFromFirst(t *testing.T) {
-	for _, name := range engines() {
+	for _, name := range storetest.Engines() {
 		t.Run(name, func(t *testing.T) {
 			dsn, notAfter := dsn(t, name), time.Now().Add(time.Hour).UTC().Truncate(time.Microsecond)
 			first := openFirst(t, name, dsn)

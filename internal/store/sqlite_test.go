@@ -141,7 +141,7 @@ func raw(t *testing.T, engine, dsn string) *sql.DB {
 }
 
 func TestNewerSchemaRefused(t *testing.T) {
-	for _, engine := range engines() {
+	for _, engine := range storetest.Engines() {
 		dsn := dsn(t, engine)
 		open(t, store.Options{DSN: dsn}).Close()
 		if _, err := raw(t, engine, dsn).Exec("INSERT INTO migrations (name, applied_at) VALUES ('9999_future.sql', 0)"); err != nil {
@@ -156,7 +156,7 @@ func TestNewerSchemaRefused(t *testing.T) {
 
 // Whoever alters the log in place is found out.
 func TestAuditTampering(t *testing.T) {
-	for _, engine := range engines() {
+	for _, engine := range storetest.Engines() {
 		for _, test := range []struct{ name, statement, want string }{
 			{"entry", "UPDATE audit SET entry = replace(entry, 'two', 'owt') WHERE sequence = 2", "entry 2 was altered"},
 			{"object", "UPDATE audit SET object = 'x' WHERE sequence = 2", "entry 2 was altered"},
@@ -403,7 +403,7 @@ func TestSpaceIsReused(t *testing.T) {
 
 // What Update answered is there after the program was opened anew.
 func TestReopen(t *testing.T) {
-	for _, engine := range engines() {
+	for _, engine := range storetest.Engines() {
 		dsn := dsn(t, engine)
 		db := open(t, store.Options{DSN: dsn})
 		i := storetest.NewIssuance(0, time.Now())

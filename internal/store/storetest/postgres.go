@@ -16,6 +16,15 @@ type Postgres = cluster.Postgres
 // [cluster.Variable].
 func WantPostgres() bool { return cluster.Want() }
 
+// Engines are the databases that tests run on: SQLite, and PostgreSQL where it
+// is wanted.
+func Engines() []string {
+	if WantPostgres() {
+		return []string{"sqlite", "postgres"}
+	}
+	return []string{"sqlite"}
+}
+
 // Main is a package's TestMain; see [cluster.Main].
 func Main(m *testing.M, use func(*Postgres)) { cluster.Main(m, use) }
 
