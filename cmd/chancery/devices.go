@@ -10,15 +10,12 @@ import (
 	"strings"
 	"time"
 
-	"github.com/alecthomas/kong"
-
 	"github.com/chancery-pki/chancery/internal/admin/client"
 	"github.com/chancery-pki/chancery/internal/api"
 )
 
 type devicesCommand struct {
-	reachFlags `embed:""`
-	CA         []string `name:"ca" help:"Only these CAs of the settings." placeholder:"NAME"`
+	fleetFlags `embed:""`
 
 	Enroll     enrollDevice     `cmd:"" help:"Make a key on a YubiKey and enroll it, here or from what attest wrote."`
 	Attest     attestDevice     `cmd:"" help:"Make a key on a YubiKey and write what enroll needs, on the person's machine."`
@@ -28,14 +25,6 @@ type devicesCommand struct {
 	Retire     retireDevice     `cmd:"" help:"End a device; its certificates stay good until they end."`
 	Lost       lostDevice       `cmd:"" help:"End a YubiKey and revoke what it holds, TLS and SSH, at once."`
 	Advisory   advisoryCommand  `cmd:"" help:"Refuse a range of firmware."`
-}
-
-// AfterApply hands the CAs and the format to the verb's Run.
-func (c *devicesCommand) AfterApply(ctx *kong.Context, n notices, end *ending) error {
-	f := newFleet(c.reachFlags, c.CA, n)
-	end.defers(f.close)
-	ctx.Bind(f, format{c.JSON})
-	return nil
 }
 
 // deviceArg is how people name a device: IDs differ from CA to CA.

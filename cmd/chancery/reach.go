@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,6 +10,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"github.com/alecthomas/kong"
 
 	"github.com/chancery-pki/chancery/internal/admin/client"
 	"github.com/chancery-pki/chancery/internal/api"
@@ -28,6 +29,20 @@ type reachFlags struct {
 	Key         string `name:"operator-key" help:"Its key: a PEM file (mode 0600) or a yubikey: URI; the settings' unless given." placeholder:"KEY"`
 	PINStdin    bool   `name:"pin-stdin" help:"Read the PIN from standard input, one line, in place of asking."`
 	JSON        bool   `name:"json" help:"Print JSON, for machines."`
+}
+
+// fleetFlags are those of verbs that reach all CAs.
+type fleetFlags struct {
+	reachFlags `embed:""`
+	CA         []string `name:"ca" help:"Only these CAs of the settings." placeholder:"NAME"`
+}
+
+// AfterApply hands the CAs and the format to the verb's Run.
+func (c *fleetFlags) AfterApply(ctx *kong.Context, n notices, end *ending) error {
+	f := newFleet(c.reachFlags, c.CA, n)
+	end.defers(f.close)
+	ctx.Bind(f, format{c.JSON})
+	return nil
 }
 
 // usualSocket is where a server's package puts its admin socket.
@@ -98,15 +113,9 @@ func (f *fleet) all() ([]target, error) {
 		Touch: func() { f.tell("touch the operator's key now") },
 	}
 	for _, ca := range cas {
-		var roots *x509.CertPool
-		if ca.Roots != "" {
-			data, err := os.ReadFile(ca.Roots)
-			if err != nil {
-				return nil, err
-			}
-			if roots = x509.NewCertPool(); !roots.AppendCertsFromPEM(data) {
-				return nil, fmt.Errorf("%s has no PEM certificate", ca.Roots)
-			}
+		roots, err := settings.Roots(ca.Roots)
+		if err != nil {
+			return nil, err
 		}
 		who := f.operator
 		if ca.Operator != (settings.Operator{}) {

@@ -7,24 +7,13 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/alecthomas/kong"
-
 	"github.com/chancery-pki/chancery/internal/api"
 )
 
 type revokeCommand struct {
-	reachFlags `embed:""`
-	CA         []string `name:"ca" help:"Only these CAs of the settings." placeholder:"NAME"`
-	Person     string   `required:"" help:"Whose devices' certificates, TLS and SSH, are revoked. The devices stay: retire them, or call them lost."`
-	Reason     string   `help:"Why, as for admin certs revoke." enum:"unspecified,keyCompromise,affiliationChanged,superseded,cessationOfOperation,privilegeWithdrawn" default:"unspecified"`
-}
-
-// AfterApply hands the CAs and the format to Run.
-func (c *revokeCommand) AfterApply(ctx *kong.Context, n notices, end *ending) error {
-	f := newFleet(c.reachFlags, c.CA, n)
-	end.defers(f.close)
-	ctx.Bind(f, format{c.JSON})
-	return nil
+	fleetFlags `embed:""`
+	Person     string `required:"" help:"Whose devices' certificates, TLS and SSH, are revoked. The devices stay: retire them, or call them lost."`
+	Reason     string `help:"Why, as for admin certs revoke." enum:"unspecified,keyCompromise,affiliationChanged,superseded,cessationOfOperation,privilegeWithdrawn" default:"unspecified"`
 }
 
 func (c *revokeCommand) Run(ctx context.Context, fl *fleet, f format, w output) error {

@@ -11,7 +11,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -68,16 +67,11 @@ const requestTime = time.Minute
 
 // httpClient trusts the roots in a file and nothing else; "": the system's.
 func httpClient(roots string) (*http.Client, error) {
-	conf := &tls.Config{MinVersion: tls.VersionTLS12}
-	if roots != "" {
-		data, err := os.ReadFile(roots)
-		if err != nil {
-			return nil, err
-		}
-		if conf.RootCAs = x509.NewCertPool(); !conf.RootCAs.AppendCertsFromPEM(data) {
-			return nil, fmt.Errorf("%s has no PEM certificate", roots)
-		}
+	pool, err := settings.Roots(roots)
+	if err != nil {
+		return nil, err
 	}
+	conf := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool}
 	return &http.Client{Timeout: requestTime, Transport: &http.Transport{TLSClientConfig: conf, Proxy: http.ProxyFromEnvironment, MaxIdleConns: 4, IdleConnTimeout: requestTime}}, nil
 }
 

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/alecthomas/kong"
 	"golang.org/x/crypto/ssh"
 
 	"github.com/chancery-pki/chancery/internal/api"
@@ -17,21 +16,12 @@ import (
 )
 
 type sshWatchCommand struct {
-	reachFlags `embed:""`
-	CA         []string `name:"ca" help:"Only these CAs of the settings." placeholder:"NAME"`
+	fleetFlags `embed:""`
 
 	Run    watchRun    `cmd:"" help:"On a server: follow sshd's log, and tell when a watched key is used."`
 	Add    watchAdd    `cmd:"" help:"Watch a key, at all CAs."`
 	List   watchList   `cmd:"" help:"List the watched keys, and which CAs know them."`
 	Forget watchForget `cmd:"" help:"Watch a key no more, at all CAs."`
-}
-
-// AfterApply hands the CAs and the format to the verb's Run.
-func (c *sshWatchCommand) AfterApply(ctx *kong.Context, n notices, end *ending) error {
-	f := newFleet(c.reachFlags, c.CA, n)
-	end.defers(f.close)
-	ctx.Bind(f, format{c.JSON})
-	return nil
 }
 
 type watchRun struct {

@@ -11,10 +11,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"path"
 	"strings"
 	"sync"
@@ -41,9 +39,6 @@ type authority struct {
 	account    string
 }
 
-// maxRoots bounds a file of CA certificates.
-const maxRoots = 1 << 20
-
 func newAuthority(ca settings.CA, patience time.Duration) (*authority, error) {
 	prefix, err := prefixOf(ca.Directory)
 	if err != nil {
@@ -53,7 +48,7 @@ func newAuthority(ca settings.CA, patience time.Duration) (*authority, error) {
 		u, _ := url.Parse(ca.Directory) // prefixOf has parsed it
 		ca.Name = u.Host
 	}
-	roots, err := readRoots(ca.Roots)
+	roots, err := settings.Roots(ca.Roots)
 	if err != nil {
 		return nil, err
 	}
@@ -88,27 +83,6 @@ func prefixOf(directory string) (string, error) {
 		return "", fmt.Errorf("directory %q: want a URL as in https://ca.internal/acme/people/directory", directory)
 	}
 	return directory[:strings.LastIndexByte(directory, '/')+1], nil
-}
-
-// readRoots reads a PEM file; "" is nil, the system's roots.
-func readRoots(name string) (*x509.CertPool, error) {
-	if name == "" {
-		return nil, nil
-	}
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, fmt.Errorf("roots: %w", err)
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxRoots))
-	if err != nil {
-		return nil, fmt.Errorf("roots: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("roots: %s has no certificate in PEM", name)
-	}
-	return pool, nil
 }
 
 // open finds the directory's resources and makes the account, once. All

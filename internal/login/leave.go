@@ -16,6 +16,7 @@ import (
 	"golang.org/x/crypto/ssh/agent"
 
 	"github.com/chancery-pki/chancery/internal/login/place"
+	"github.com/chancery-pki/chancery/internal/settings"
 	"github.com/chancery-pki/chancery/internal/yubikey"
 	"github.com/chancery-pki/chancery/mtls/acme"
 )
@@ -144,7 +145,7 @@ func (h Held) revoke(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, defaultPatience)
 	defer cancel()
-	roots, err := readRoots(h.CA.Roots)
+	roots, err := settings.Roots(h.CA.Roots)
 	if err != nil {
 		return err
 	}

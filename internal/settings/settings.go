@@ -2,6 +2,7 @@ package settings
 
 import (
 	"bytes"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -141,6 +142,31 @@ func (o *Operator) under(file string) {
 	if !strings.HasPrefix(o.Key, "yubikey:") {
 		o.Key = under(file, o.Key)
 	}
+}
+
+// maxRoots bounds a file of roots.
+const maxRoots = 1 << 20
+
+// Roots reads a PEM file that a CA's HTTPS is checked with; "" is nil, which
+// stands for the system's roots.
+func Roots(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, fmt.Errorf("roots: %w", err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxRoots))
+	if err != nil {
+		return nil, fmt.Errorf("roots: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("roots: %s has no certificate in PEM", file)
+	}
+	return pool, nil
 }
 
 func under(file, path string) string {
